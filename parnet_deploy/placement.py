@@ -1,0 +1,168 @@
+"""Which parts are compiled together (a segment), on which device and in which lane they run.
+
+A placement is a pure description; nothing here knows a backend. Two segments in the same lane of a
+device run one after the other in the order of the placement; different lanes run concurrently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .errors import SpecError
+from .spec import IMAGE, LOGITS, ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A group of parts that one engine executes.
+
+    ``device`` is an ordinal of the backend's devices (the CPU is device 0 of its backends) and
+    ``lane`` an ordered queue on it: a cuda_stream on a GPU, a thread on the CPU.
+    ``wide`` marks a segment that runs while nothing else does, so that it may use every core.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    device: int = 0
+    lane: int = 0
+    wide: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Segments in an order in which each comes after those that it reads from."""
+
+    name: str
+    segments: tuple[Segment, ...]
+
+    @property
+    def devices(self) -> tuple[int, ...]:
+        """Ordinals of all devices used, ascending."""
+        return tuple(sorted({segment.device for segment in self.segments}))
+
+    @property
+    def crossings(self) -> tuple[tuple[str, int, int], ...]:
+        """Tensors that must be copied between devices: (tensor, from device, to device)."""
+        home = {out: segment.device for segment in self.segments for out in segment.outputs}
+        found = {
+            (name, home[name], segment.device)
+            for segment in self.segments
+            for name in segment.inputs
+            if name in home and home[name] != segment.device
+        }
+        return tuple(sorted(found))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types; ``from_json`` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Placement:
+        """Inverse of ``to_json``.
+
+        Raises:
+            SpecError: A key is missing or unknown.
+        """
+        try:
+            segments = tuple(
+                Segment(
+                    name=str(item["name"]),
+                    parts=tuple(item["parts"]),
+                    inputs=tuple(item["inputs"]),
+                    outputs=tuple(item["outputs"]),
+                    device=int(item["device"]),
+                    lane=int(item["lane"]),
+                    wide=bool(item["wide"]),
+                )
+                for item in data["segments"]
+            )
+            return cls(name=str(data["name"]), segments=segments)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SpecError(f"placement: cannot read it: {error!r}.") from error
+
+
+def check_placement(placement: Placement, spec: ModelSpec) -> None:
+    """Refuse a placement that would not compute the network.
+
+    Raises:
+        SpecError: A part is missing or unknown, a tensor has no producer or two, a segment comes
+            before one that it reads from, or its inputs and outputs are not those of its parts.
+    """
+    parts = {part.name: part for part in spec.parts}
+    where = f"placement {placement.name}"
+    known = {IMAGE}
+    for segment in placement.segments:
+        at = f"{where}, segment {segment.name}"
+        unknown = [name for name in segment.parts if name not in parts]
+        if unknown or not segment.parts:
+            raise SpecError(f"{at}: got parts {segment.parts}, expected some of {sorted(parts)}.")
+        made = {parts[name].output for name in segment.parts}
+        needs = {i for name in segment.parts for i in parts[name].inputs} - made
+        if needs != set(segment.inputs) or not set(segment.outputs) <= made:
+            raise SpecError(
+                f"{at}: got {segment.inputs} -> {segment.outputs}, "
+                f"expected {tuple(sorted(needs))} -> some of {tuple(sorted(made))}."
+            )
+        missing = needs - known
+        if missing:
+            raise SpecError(f"{at}: reads {sorted(missing)}, which no earlier segment writes.")
+        twice = known & set(segment.outputs)
+        if twice:
+            raise SpecError(f"{at}: writes {sorted(twice)}, which another segment writes too.")
+        known |= set(segment.outputs)
+    covered = {name for segment in placement.segments for name in segment.parts}
+    if covered != set(parts) or LOGITS not in known:
+        raise SpecError(f"{where}: parts {sorted(set(parts) - covered)} are in no segment.")
+
+
+def one(spec: ModelSpec, device: int = 0) -> Placement:
+    """The whole network as one engine on one device."""
+    segment = _segment(spec, "all", [part.name for part in spec.parts], device=device, wide=True)
+    return Placement(name="one", segments=(segment,))
+
+
+def streams(spec: ModelSpec, devices: Sequence[int] = (0,)) -> Placement:
+    """An engine per stream, stems shared; stream i runs on ``devices[i % len(devices)]``.
+
+    The critical path (all stems, the last stream, the head) stays in lane 0 of one device, the one
+    of the last stream, for by multiply-accumulates it is the longest. Stream i < S-1 has a
+    lane of its own, and its fusion runs there. A segment ends where another lane is waiting.
+    """
+    last = spec.streams - 1
+    main = devices[last % len(devices)]
+    segments = []
+    for i in range(spec.streams):
+        here = devices[i % len(devices)]
+        names = [f"stem{i}", f"stream{i}"] if i == last else [f"stem{i}"]
+        segments.append(_segment(spec, names[-1], names, device=main, wide=i == 0))
+        if i < last:
+            names = ["stream0", "fusion0"] if i == 0 else [f"stream{i}"]
+            segments.append(_segment(spec, f"stream{i}", names, device=here, lane=i + 1))
+    for i in range(1, last):
+        here = devices[i % len(devices)]
+        segments.append(_segment(spec, f"fusion{i}", [f"fusion{i}"], device=here, lane=i + 1))
+    segments.append(_segment(spec, "head", ["head"], device=main, wide=True))
+    return Placement(name="streams", segments=tuple(segments))
+
+
+def _segment(
+    spec: ModelSpec, name: str, parts: list[str], device: int, lane: int = 0, wide: bool = False
+) -> Segment:
+    """Fill in what the segment reads and which of its tensors somebody else needs."""
+    inside = [part for part in spec.parts if part.name in parts]
+    made = {part.output for part in inside}
+    inputs = {name for part in inside for name in part.inputs} - made
+    wanted = {name for part in spec.parts if part not in inside for name in part.inputs}
+    return Segment(
+        name=name,
+        parts=tuple(part.name for part in inside),
+        inputs=tuple(sorted(inputs)),
+        outputs=tuple(part.output for part in inside if part.output in wanted | {LOGITS}),
+        device=device,
+        lane=lane,
+        wide=wide,
+    )
