@@ -129,7 +129,7 @@ class ModelSpec:
     @property
     def size_multiple(self) -> int:
         """Height and width must be multiples of this: every stride-2 block needs an even map."""
-        return 2 ** (self.streams + 2)
+        return 1 << (self.streams + 2)
 
     def check_size(self, height: int, width: int) -> None:
         """Refuse a size for which the training form has no answer.
@@ -227,7 +227,11 @@ def _stream(spec: ModelSpec, i: int) -> PartSpec:
     width = spec.planes[i]
     blocks = tuple(
         BlockSpec(
-            name=f"streams.{i}.{k}", kind="residual", in_channels=width, out_channels=width, stride=1
+            name=f"streams.{i}.{k}",
+            kind="residual",
+            in_channels=width,
+            out_channels=width,
+            stride=1,
         )
         for k in range(spec.num_blocks[i] - 1)
     )
