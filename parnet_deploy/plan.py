@@ -50,7 +50,9 @@ class Plan:
             raise _unexpected("threads", self.threads, "1 or more, or null for every core")
         segments = {segment.name for segment in self.placement.segments}
         if set(self.engines) != segments:
-            raise _unexpected("engines", sorted(self.engines), f"one for each of {sorted(segments)}")
+            raise _unexpected(
+                "engines", sorted(self.engines), f"one for each of {sorted(segments)}"
+            )
         for name in self.engines.values():
             if PurePosixPath(name).name != name or "\\" in name or name == "..":
                 raise _unexpected("engines", name, "a file name without a folder")

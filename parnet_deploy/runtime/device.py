@@ -172,6 +172,9 @@ class Device(Protocol):
             OutOfMemoryError: The device has not so much left.
         """
 
+    def allocate_host(self, nbytes: int) -> Buffer:
+        """New host memory that copies of this device reach fastest (pinned); ``device`` is -1."""
+
     def copy(self, target: Buffer, source: Buffer, nbytes: int, stream: Any) -> None:
         """Enqueue a copy. ``stream`` is one of the source's device; the target may be elsewhere."""
 

@@ -184,8 +184,8 @@ HostStream = InlineStream | ThreadStream
 class HostBuffer:
     """Aligned host memory. Filled with NaN, so that reading too early cannot pass unnoticed."""
 
-    def __init__(self, nbytes: int) -> None:
-        self.device = 0
+    def __init__(self, nbytes: int, device: int = 0) -> None:
+        self.device = device
         self.nbytes = nbytes
         try:
             self._memory = np.empty(nbytes + ALIGNMENT_BYTES, dtype=np.uint8)
@@ -235,6 +235,10 @@ class HostDevice:
     def allocate(self, nbytes: int) -> HostBuffer:
         """See ``device.Device``."""
         return HostBuffer(nbytes)
+
+    def allocate_host(self, nbytes: int) -> HostBuffer:
+        """See ``device.Device``."""
+        return HostBuffer(nbytes, device=-1)
 
     def copy(self, target: Buffer, source: Buffer, nbytes: int, stream: HostStream) -> None:
         """See ``device.Device``."""
