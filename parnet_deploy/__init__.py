@@ -1,3 +1,3 @@
-"""Lowest-latency inference for trained ParNet weights, with proof that the answer did not change."""
+"""Lowest-latency inference for trained ParNet weights, with proof of an unchanged answer."""
 
 __version__ = "0.1.0"

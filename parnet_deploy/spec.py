@@ -114,7 +114,7 @@ class ModelSpec:
             )
         if min(*self.planes, self.num_classes, self.in_channels) < 1:
             raise SpecError("network: every width and the number of classes must be positive.")
-        odd = [p for p in self.planes[2:-1] if p % 2] + [p for p in self.planes[-2:-1] if p % 2]
+        odd = [p for p in {*self.planes[2:-1], self.planes[-2]} if p % 2]
         if odd:
             raise SpecError(
                 f"network: got an odd width {odd[0]}, expected an even one, "
@@ -129,7 +129,7 @@ class ModelSpec:
     @property
     def size_multiple(self) -> int:
         """Height and width must be multiples of this: every stride-2 block needs an even map."""
-        return 2 ** (self.streams + 2)
+        return 1 << (self.streams + 2)
 
     def check_size(self, height: int, width: int) -> None:
         """Refuse a size for which the training form has no answer.
@@ -227,7 +227,11 @@ def _stream(spec: ModelSpec, i: int) -> PartSpec:
     width = spec.planes[i]
     blocks = tuple(
         BlockSpec(
-            name=f"streams.{i}.{k}", kind="residual", in_channels=width, out_channels=width, stride=1
+            name=f"streams.{i}.{k}",
+            kind="residual",
+            in_channels=width,
+            out_channels=width,
+            stride=1,
         )
         for k in range(spec.num_blocks[i] - 1)
     )
