@@ -32,9 +32,7 @@ def merge_segment(
     """
     models = [parts[part.name] for part in spec.parts if part.name in segment.parts]
     values = {
-        value.name: value
-        for model in models
-        for value in (*model.graph.input, *model.graph.output)
+        value.name: value for model in models for value in (*model.graph.input, *model.graph.output)
     }
     try:
         merged = helper.make_model(

@@ -76,7 +76,7 @@ def export_to_deployment(
         for name, model in models.items():
             data = model.SerializeToString(deterministic=True)
             txn.stage(f"onnx/{name}.onnx").write_bytes(data)
-        txn.stage(REFERENCE).write_bytes(_pack_arrays(x=image, logits=logits))
+        txn.stage(REFERENCE).write_bytes(_pack_reference(image, logits))
         write_report(txn.stage(EXPORT_REPORT), report)
         txn.describe(input_size=size, preprocessing=_fit(deployment, size).to_json())
         options = {"size": str(size)}
@@ -142,9 +142,7 @@ def _fit(deployment: Deployment, size: InputSize) -> Preprocessing:
     return replace(native, height=height, width=width)
 
 
-def _pack_arrays(**arrays: NDArray[np.float32]) -> bytes:
+def _pack_reference(image: NDArray[np.float32], logits: NDArray[np.float32]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, x=image, logits=logits)
     return buffer.getvalue()
-
-

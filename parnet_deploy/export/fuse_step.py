@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +79,12 @@ def fuse_to_deployment(
             preprocessing=preprocessing.to_json(),
             labels=options.labels,
         )
-        txn.finish_step("fuse", key=key, options=_plain(options), versions={"parnet_deploy": __version__, "torch": torch.__version__})
+        txn.finish_step(
+            "fuse",
+            key=key,
+            options=_plain(options),
+            versions={"parnet_deploy": __version__, "torch": torch.__version__},
+        )
     return StepResult(path=directory, skipped=False, report=report)
 
 
@@ -121,9 +125,7 @@ def _plain(options: FuseOptions) -> dict[str, Any]:
     }
 
 
-def _fuse_report(
-    checkpoint: Checkpoint, network: FusedNetwork, proof: FuseProof
-) -> dict[str, Any]:
+def _fuse_report(checkpoint: Checkpoint, network: FusedNetwork, proof: FuseProof) -> dict[str, Any]:
     return {
         "source": _source(checkpoint),
         "spec": checkpoint.spec.to_json(),
@@ -150,5 +152,3 @@ def _source(checkpoint: Checkpoint) -> dict[str, Any]:
 def _pack(network: FusedNetwork) -> bytes:
     about = {"format": "parnet_deploy fused", "spec": json.dumps(network.spec.to_json())}
     return save_safetensors(dict(network.tensors), metadata=about)
-
-

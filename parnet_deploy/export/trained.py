@@ -60,5 +60,3 @@ def _try(base: Preprocessing, spec: ModelSpec, **change: Any) -> Preprocessing:
     except (SpecError, TypeError):
         return base
     return changed
-
-
