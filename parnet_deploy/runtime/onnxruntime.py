@@ -106,9 +106,7 @@ class OrtBinding:
             self._session.run_with_iobinding(self._binding)
         except _CAUGHT as error:
             ours = next(row[2] for row in ERRORS if isinstance(error, row[0]))
-            raise ours(
-                f"segment {self._name}: ONNX Runtime: {_first_line(error)}"
-            ) from error
+            raise ours(f"segment {self._name}: ONNX Runtime: {_first_line(error)}") from error
 
     def close(self) -> None:
         """See ``device.Binding``."""
