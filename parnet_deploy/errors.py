@@ -7,7 +7,8 @@
     ├── SpecError                     a network, size or option that cannot be
     ├── DeploymentError               the deployment directory cannot be used
     │   ├── DeploymentNotFoundError   none there, or several and no name given
-    │   └── DeploymentCorruptError    an artifact or the manifest was changed
+    │   ├── DeploymentCorruptError    an artifact or the manifest was changed
+    │   └── DeploymentChangedError    another command rewrote it while it was read
     ├── InputError                    the caller's data: shape, dtype, device, layout
     ├── BackendError                  an engine cannot be built, loaded or run
     │   ├── MissingExtraError         an optional package is not installed
@@ -57,6 +58,10 @@ class DeploymentNotFoundError(DeploymentError):
 
 class DeploymentCorruptError(DeploymentError):
     """An artifact, or the manifest, is not the one that was written."""
+
+
+class DeploymentChangedError(DeploymentError):
+    """Another command rewrote the deployment while it was read. Open it again."""
 
 
 class InputError(ParnetDeployError):

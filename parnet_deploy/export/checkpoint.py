@@ -8,7 +8,6 @@ to tensors, plain containers and ``argparse.Namespace``; there is no unrestricte
 from __future__ import annotations
 
 import argparse
-import hashlib
 import pickle
 import re
 import struct
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from ..errors import AlreadyFusedError, CheckpointError, SpecError, UnsafeCheckpointError
 from ..spec import Activation, ModelSpec
+from ..storage.files import hash_file
 from .activation import ActivationChoice, choose_activation
 from .model import ParNet
 
@@ -84,7 +84,7 @@ def load_checkpoint(
     notes += [choice.warning] if choice.warning else []
     return Checkpoint(
         path=path,
-        sha256=_sha256(path),
+        sha256=hash_file(path)[0],
         layout=layout,
         weights=chosen,
         spec=ModelSpec(**{**vars(spec), "activation": choice.activation}),
@@ -323,11 +323,3 @@ def _some(names: Any) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:200]
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

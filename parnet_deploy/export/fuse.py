@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the field's standard name)
 from torch import Tensor
 
-from ..spec import BATCH_NORM_EPS, Activation, BlockSpec, ModelSpec
+from ..spec import BATCH_NORM_EPS, IMAGE, LOGITS, Activation, BlockSpec, ModelSpec
 from .model import shuffle_channels
 
 Tensors = Mapping[str, Tensor]
@@ -131,6 +131,23 @@ def run_block(
         logit = logit + F.conv2d(pool, tensors[f"gate_{side_name}.weight"], groups=groups)
     out = activate(out * logit.sigmoid(), spec.activation)
     return shuffle_channels(out, SHUFFLE_GROUPS) if keeps_shuffle(block, spec) else out
+
+
+def run_network(network: FusedNetwork, image: Tensor) -> dict[str, Tensor]:
+    """The fused network in torch: the image, every tensor between parts, and the logits.
+
+    Shapes: image (N, C, H, W); the others as ``spec.tensors`` says, with the batch in front.
+    """
+    values = {IMAGE: image}
+    for part in network.spec.parts:
+        inputs = tuple(values[name] for name in part.inputs)
+        for block in part.blocks:
+            inputs = (run_block(block, network.block(block.name), inputs, network.spec),)
+        values[part.output] = inputs[0]
+    pooled = values[LOGITS].mean((2, 3))
+    weight, bias = network.tensors["head.fc.weight"], network.tensors["head.fc.bias"]
+    values[LOGITS] = F.linear(pooled, weight, bias)
+    return values
 
 
 def bias_map(tensors: Tensors, height: int, width: int, *, stride: int) -> Tensor:

@@ -86,6 +86,16 @@ class FuseProof:
             raise CheckFailedError(f"fuse: BatchNorm operations remain in {', '.join(left)}.")
         return self
 
+    def totals(self) -> dict[str, dict[str, int]]:
+        """Operations of all blocks together, before and after."""
+        return {
+            when: {
+                field: sum(getattr(getattr(proof, when), field) for proof in self.blocks)
+                for field in ("total", "convolutions", "batch_norms")
+            }
+            for when in ("before", "after")
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {
