@@ -16,7 +16,7 @@ from ..runtime import Runtime
 from ..runtime.backend import LoadedPlan, load_backend
 from ..runtime.device import Tensor
 from ..runtime.onnxruntime import run_once
-from ..spec import IMAGE, LOGITS, ModelSpec
+from ..spec import IMAGE, ModelSpec
 
 Arrays = dict[str, NDArray[np.float32]]
 
