@@ -24,10 +24,10 @@ from ..errors import DeploymentError, DeviceUnavailableError, SpecError
 from ..measure import Latency, alternate, compare_latency
 from ..plan import CANARY_FILE, PLAN_FILE, PLAN_SCHEMA, Plan
 from ..reference import REFERENCE, Reference
-from ..runtime import Runtime
 from ..runtime.backend import backend_rank
 from ..runtime.cores import usable_cores
 from ..runtime.machine import describe_machine, machine_key, package_versions, probe_gpus
+from ..runtime.session import Runtime
 from ..spec import ModelSpec
 from ..steps import Progress, StepResult, write_report
 from .candidates import Candidate, cpu_candidates, device_candidates

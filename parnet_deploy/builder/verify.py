@@ -1,4 +1,4 @@
-"""Hold engines against the float32 reference: each by itself, then the whole through ``Runtime``."""
+"""Hold engines against the float32 reference: each by itself, then the whole."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..compare import ENGINE_TOLERANCE, Parity, compare
 from ..deployment import Deployment
 from ..placement import Segment
 from ..plan import Plan
-from ..runtime import Runtime
 from ..runtime.backend import LoadedPlan, load_backend
 from ..runtime.device import Tensor
 from ..runtime.onnxruntime import run_once
+from ..runtime.session import Runtime
 from ..spec import IMAGE, ModelSpec
 
 Arrays = dict[str, NDArray[np.float32]]
