@@ -163,13 +163,17 @@ def load_image(
 
     rgb = read_rgb(source)
     height, width = preprocessing.scaled_size(rgb.height, rgb.width)
-    check_pixel_count(rgb, width * height, image_name(source), f"that scale to {width}x{height}")
+    largest = width * max(height, rgb.height)
+    check_pixel_count(rgb, largest, image_name(source), f"that scale to {width}x{height}")
     filters = {
         "nearest": Image.Resampling.NEAREST,
         "bilinear": Image.Resampling.BILINEAR,
         "bicubic": Image.Resampling.BICUBIC,
     }
-    rgb = rgb.resize((width, height), filters[preprocessing.interpolation])
+    # Rows first, then columns, each rounded to 8 bits: Pillow before 13 always did, 13 turns the
+    # order round for some shapes (its pull request 9549), which moves bicubic by up to 16 levels.
+    for size in ((width, rgb.height), (width, height)):
+        rgb = rgb.resize(size, filters[preprocessing.interpolation])
     top = round((height - preprocessing.height) / 2)  # halves to even, as torchvision's CenterCrop
     left = round((width - preprocessing.width) / 2)
     rgb = rgb.crop((left, top, left + preprocessing.width, top + preprocessing.height))

@@ -436,6 +436,12 @@ class TestHostileFiles:
         with pytest.raises(InputError, match=r"got 60000x1 pixels that scale to 15360000x256, exp"):
             load_image(content, Preprocessing())
 
+    def test_bomb_between_the_two_passes(self) -> None:
+        content = png(np.zeros((60_000, 1), np.uint8))
+        wide = Preprocessing(width=8192, resize="stretch")  # 9362 x 60,000 pixels in between
+        with pytest.raises(InputError, match=r"got 1x60000 pixels that scale to 9362x256, exp"):
+            load_image(content, wide)
+
     def test_a_name_cannot_steer_the_terminal(self, tmp_path) -> None:
         path = tmp_path / "\x1b[31m\n.png"
         path.write_bytes(b"no image")

@@ -80,7 +80,7 @@ def load_checkpoint(
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     spec = read_spec(shapes, path)
     tensors = _check_tensors(tensors, spec, path, notes)
-    choice = choose_activation(tensors, activation, path)
+    choice = choose_activation(tensors, spec, activation, path)
     notes += [choice.warning] if choice.warning else []
     return Checkpoint(
         path=path,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..compare import ENGINE_TOLERANCE, FLOAT32_TOLERANCE, Parity, compare
 from ..deployment import Deployment, step_key
 from ..input_size import InputSize
 from ..preprocess import Preprocessing
+from ..reference import REFERENCE, Reference
 from ..runtime.onnxruntime import run_once
 from ..spec import IMAGE, LOGITS, ModelSpec
 from ..steps import Progress, StepResult, skipped, write_report
@@ -27,7 +27,6 @@ from .trained import training_form
 
 EXPORT_VERSION = 1  # raise when the graphs of the same fused tensors would differ
 EXPORT_REPORT = "reports/export.json"
-REFERENCE = "reference.npz"
 
 
 def export_to_deployment(
@@ -76,7 +75,7 @@ def export_to_deployment(
         for name, model in models.items():
             data = model.SerializeToString(deterministic=True)
             txn.stage(f"onnx/{name}.onnx").write_bytes(data)
-        txn.stage(REFERENCE).write_bytes(_pack_reference(image, logits))
+        txn.stage(REFERENCE).write_bytes(Reference(image=image, logits=logits).pack())
         write_report(txn.stage(EXPORT_REPORT), report)
         txn.describe(input_size=size, preprocessing=_fit(deployment, size).to_json())
         options = {"size": str(size)}
@@ -140,9 +139,3 @@ def _fit(deployment: Deployment, size: InputSize) -> Preprocessing:
     sides = zip((native.height, native.width), size.low, size.high, strict=True)
     height, width = (min(max(side, low), high) for side, low, high in sides)
     return replace(native, height=height, width=width)
-
-
-def _pack_reference(image: NDArray[np.float32], logits: NDArray[np.float32]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, x=image, logits=logits)
-    return buffer.getvalue()

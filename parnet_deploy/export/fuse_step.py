@@ -64,12 +64,15 @@ def fuse_to_deployment(
     if is_current(directory, "fuse", key):
         return skipped(directory, FUSE_REPORT)
     loaded = load_checkpoint(checkpoint, weights=options.weights, activation=options.activation)
-    preprocessing = options.preprocessing or trained_preprocessing(loaded)
+    preprocessing, origin = trained_preprocessing(loaded)
+    if options.preprocessing is not None:
+        preprocessing, origin = options.preprocessing, "given"
     loaded.spec.check_size(preprocessing.height, preprocessing.width)
     _check_labels(options.labels, loaded.spec)
     network = fuse_network(loaded.tensors, loaded.spec)
     proof = prove(loaded.tensors, network, on_block=on_block).require()
     report = _fuse_report(loaded, network, proof)
+    report["preprocessing"] = {**preprocessing.to_json(), "origin": origin}
     with Deployment.edit(directory, create=True) as txn:
         txn.stage(FUSED).write_bytes(_pack(network))
         write_report(txn.stage(FUSE_REPORT), report)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..deployment import Deployment
 from ..errors import CheckpointError, SpecError
 from ..preprocess import Preprocessing
-from ..spec import ModelSpec
 from ..storage.files import hash_file
 from .checkpoint import Checkpoint, load_checkpoint
 from .model import ParNet
@@ -35,28 +32,18 @@ def training_form(deployment: Deployment) -> ParNet | None:
     return model.eval()
 
 
-def trained_preprocessing(checkpoint: Checkpoint) -> Preprocessing:
-    """What the training arguments say, where they are usable; else the authors' evaluation."""
-    args, spec = checkpoint.training_args, checkpoint.spec
+def trained_preprocessing(checkpoint: Checkpoint) -> tuple[Preprocessing, str]:
+    """What the training arguments say, else the authors' evaluation; and which of the two."""
+    spec = checkpoint.spec
+    if checkpoint.training_args.get("input_size") or checkpoint.training_args.get("img_size"):
+        try:
+            found = Preprocessing.from_timm(checkpoint.training_args)
+            spec.check_size(found.height, found.width)
+        except SpecError as error:
+            why = f"the checkpoint's own arguments cannot be used ({error})"
+        else:
+            return found, "from the checkpoint's training arguments"
+    else:
+        why = "the checkpoint does not tell"
     side = 224 + -224 % spec.size_multiple
-    chosen = Preprocessing(height=side, width=side)
-    match args.get("input_size"):
-        case [int(), int(height), int(width)]:
-            chosen = _try(chosen, spec, height=height, width=width)
-    for name in ("mean", "std"):
-        match args.get(name):
-            case [int() | float() as r, int() | float() as g, int() | float() as b]:
-                chosen = _try(chosen, spec, **{name: (float(r), float(g), float(b))})
-    chosen = _try(chosen, spec, interpolation=args.get("interpolation"))
-    chosen = _try(chosen, spec, resize=args.get("resize"))
-    return _try(chosen, spec, crop_fraction=args.get("crop_pct"))
-
-
-def _try(base: Preprocessing, spec: ModelSpec, **change: Any) -> Preprocessing:
-    """The change, if it gives a legal preprocessing; else the base."""
-    try:
-        changed = replace(base, **change)
-        spec.check_size(changed.height, changed.width)
-    except (SpecError, TypeError):
-        return base
-    return changed
+    return Preprocessing(height=side, width=side), f"the authors' evaluation, for {why}"
