@@ -54,7 +54,7 @@ class Plan:
                 "engines", sorted(self.engines), f"one for each of {sorted(segments)}"
             )
         for name in self.engines.values():
-            if PurePosixPath(name).name != name or "\\" in name or name == "..":
+            if PurePosixPath(name).name != name or "\\" in name or name in ("", ".."):
                 raise _unexpected("engines", name, "a file name without a folder")
 
     @property

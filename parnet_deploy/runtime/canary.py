@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compare import ENGINE_TOLERANCE, compare
 from ..errors import CheckFailedError, DeploymentCorruptError
-
-TOLERANCE = 1e-4
-"""Relative to the largest logit, if the plan names none."""
 
 
 def check_canary(
@@ -31,7 +29,7 @@ def check_canary(
         tolerance: Largest difference, relative to the largest stored logit.
         where: For messages.
 
-    Returns: The difference and the tolerance.
+    Returns: The error and the tolerance, as plain JSON types.
 
     Raises:
         CheckFailedError: The engines compute something else here.
@@ -44,14 +42,11 @@ def check_canary(
         raise DeploymentCorruptError(
             f"canary of {where}: got {error!r}, expected x and logits. Run: parnet-deploy build."
         ) from error
-    limit = TOLERANCE if tolerance is None else float(tolerance)
-    logits = run(x)
-    scale = float(np.abs(expected).max(initial=0.0)) or 1.0
-    difference = float(np.abs(logits - expected).max(initial=0.0)) / scale
-    if not difference <= limit:  # so that NaN fails
+    limit = ENGINE_TOLERANCE if tolerance is None else float(tolerance)
+    parity = compare(run(x), expected, tolerance=limit, what=f"canary of {where}")
+    if not parity:
         raise CheckFailedError(
-            f"canary of {where}: got a difference of {difference:.3g} of the largest logit, "
-            f"expected at most {limit:.3g}: the engines compute something else on this machine. "
+            f"{parity}. The engines compute something else on this machine. "
             "Run: parnet-deploy build."
         )
-    return {"difference": difference, "tolerance": limit}
+    return parity.to_json()

@@ -21,6 +21,7 @@ from ..errors import (
     EngineLoadError,
     InputError,
     MissingExtraError,
+    SpecError,
 )
 from ..input_size import InputSize
 from ..placement import check_placement
@@ -118,10 +119,12 @@ class Runtime:
             threads: See ``open``.
 
         Raises:
-            SpecError: The placement does not compute the network.
+            SpecError: The placement does not compute the network, or no slot or thread was given.
             BackendError: The plan does not run on this machine.
         """
         check_placement(plan.placement, spec)
+        if threads is not None and threads < 1:
+            raise SpecError(f"threads: got {threads}, expected 1 or more.")
         loader = backend or load_backend(plan.backend)
         loaded = loader.load(spec, plan, files, threads)
         return cls(spec=spec, plan=plan, loaded=loaded, slots=slots)

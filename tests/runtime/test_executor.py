@@ -1,4 +1,4 @@
-"""The executor on fake devices: whatever the order of what may overlap, the numbers are the same."""
+"""The executor on fake devices: whatever overlaps, the numbers are the same."""
 
 from __future__ import annotations
 
@@ -231,8 +231,7 @@ class TestFaults:
         executor, x = self.executor(lose_device={device: operations}), images(self.spec)
         for _ in range(2):
             with pytest.raises(DeviceLostError, match=f"device {device}: it was lost"):
-                for _ in range(4):
-                    run(executor, self.spec, x)
+                run_often(executor, self.spec, x)
         executor.close()
         executor.close()
 
@@ -250,7 +249,9 @@ class TestFaults:
         options = FakeOptions(faults=FaultPlan(memory_bytes={2: 1000}))
         plan = make_plan(self.placement, fixed_size(self.spec), backend="fake")
         loaded = FakeBackend(options, segment_kernel(self.spec)).load(self.spec, plan, {})
-        with pytest.raises(OutOfMemoryError, match="device 2 memory: got no 12288 bytes, 184 of 1000"):
+        with pytest.raises(
+            OutOfMemoryError, match="device 2 memory: got no 12288 bytes, 184 of 1000"
+        ):
             Executor(
                 spec=self.spec,
                 placement=self.placement,
@@ -312,6 +313,11 @@ class TestMemory:
         assert {device.used_bytes for device in devices} == before
         executor.close()
         assert [device.used_bytes for device in devices] == [0, 0, 0]
+
+
+def run_often(executor, spec, x) -> None:
+    for _ in range(4):
+        run(executor, spec, x)
 
 
 def spy(bind, seen):

@@ -142,9 +142,7 @@ def test_lanes_really_overlap():
             meeting.wait()
 
     executor = host_executor(spec, streams(spec), before)
-    np.testing.assert_array_equal(
-        run(executor, spec, images(spec)), reference(spec, images(spec))
-    )
+    np.testing.assert_array_equal(run(executor, spec, images(spec)), reference(spec, images(spec)))
     executor.close()
 
 
@@ -186,7 +184,7 @@ def test_the_trace_is_measured():
     executor = host_executor(spec, streams(spec), trace=True)
     run(executor, spec, images(spec))
     entries = executor.timeline()
-    assert [entry.name for entry in entries][0] == "stem0"
+    assert entries[0].name == "stem0"
     assert {entry.stream for entry in entries} == {"lane0", "lane1"}
     assert not any(entry.simulated for entry in entries)
     executor.close()
@@ -277,7 +275,9 @@ class TestLifetime:
         buffer.close()
 
     def test_out_of_memory(self):
-        with pytest.raises(OutOfMemoryError, match=r"host memory: got no 2\d+ bytes"):
+        with pytest.raises(
+            OutOfMemoryError, match=r"host memory: got no 1152921504606846976 bytes"
+        ):
             HostBuffer(2**60)
 
     def test_no_foreign_streams_on_a_cpu(self):

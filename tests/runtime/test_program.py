@@ -117,7 +117,10 @@ def test_streams_on_one_device_fork_and_join_by_events():
 def test_streams_on_two_devices_push_copies_from_the_producer():
     program = compile_program(streams(SPECS[2], (0, 1)), SPECS[2])
     copies = [str(step) for step in program.steps if step.op == "copy"]
-    assert copies == ["device 1 lane 0: copy x0 -> device 0", "device 0 lane 1: copy d0 -> device 1"]
+    assert copies == [
+        "device 1 lane 0: copy x0 -> device 0",
+        "device 0 lane 1: copy d0 -> device 1",
+    ]
     assert program.events == (1, 0)  # an event belongs to the device that records it
     assert [step.lane.device for step in program.steps if step.op == "upload"] == [1]
 
@@ -144,9 +147,7 @@ def test_lanes_are_ranked_by_arithmetic():
 
 def test_a_segment_that_nobody_needs_is_joined_all_the_same():
     spec = SPECS[2]
-    extra = replace(
-        make_segment(spec, "extra", ["stem0"], lane=3), outputs=()
-    )
+    extra = replace(make_segment(spec, "extra", ["stem0"], lane=3), outputs=())
     placement = streams(spec)
     placement = replace(placement, segments=(extra, *placement.segments))
     program = compile_program(placement, spec)

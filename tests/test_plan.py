@@ -1,0 +1,101 @@
+"""``build.json``: round trip, and precise refusals."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parnet_deploy.errors import DeploymentCorruptError, DeploymentError
+from parnet_deploy.input_size import InputSize
+from parnet_deploy.placement import one, streams
+from parnet_deploy.plan import Plan
+from parnet_deploy.spec import RELEASED
+
+SIZE = InputSize(low=(224, 224), high=(224, 224))
+
+
+def make_plan(**changes) -> Plan:
+    placement = changes.pop("placement", streams(RELEASED["parnet-s"]))
+    fields = {
+        "backend": "onnxruntime",
+        "placement": placement,
+        "input_size": SIZE,
+        "max_batch": 4,
+        "engines": {segment.name: f"{segment.name}.onnx" for segment in placement.segments},
+        **changes,
+    }
+    return Plan(**fields)
+
+
+@given(
+    batch=st.integers(1, 64),
+    threads=st.none() | st.integers(1, 64),
+    median=st.none() | st.floats(0.01, 1e4),
+    whole=st.booleans(),
+)
+def test_a_plan_survives_json(batch, threads, median, whole):
+    placement = (one if whole else streams)(RELEASED["parnet-l"])
+    plan = make_plan(
+        placement=placement,
+        max_batch=batch,
+        threads=threads,
+        measured={"median_ms": median, "table": [1, 2]},
+        made={"tolerance": 1e-4},
+    )
+    again = Plan.from_json(json.loads(json.dumps(plan.to_json())))
+    assert again == plan
+    assert again.median_ms == median
+
+
+def test_every_field_is_written_and_every_field_is_needed():
+    data = make_plan().to_json()
+    for key in data:
+        rest = {name: value for name, value in data.items() if name != key}
+        with pytest.raises(DeploymentError, match=r"plan(, key|: got schema version None)"):
+            Plan.from_json(rest)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backend": 3}, "key backend: got 3, expected a string"),
+        ({"placement": {}}, "key placement: placement: cannot read it"),
+        ({"placement": []}, r"key placement: got \[\], expected an object"),
+        ({"precision": "fp7"}, "key precision: got fp7, expected one of fp32"),
+        ({"input_size": {"low": [1]}}, "key input_size: input size: cannot read it"),
+        ({"max_batch": 0}, "key max_batch: got 0, expected 1 or more"),
+        ({"max_batch": True}, "key max_batch: got True, expected an integer"),
+        ({"max_batch": 1.5}, "key max_batch: got 1.5, expected an integer"),
+        ({"threads": 0}, "key threads: got 0, expected 1 or more"),
+        ({"engines": {"stem0": "a"}}, r"key engines: got \['stem0'\], expected one for each of"),
+        ({"engines": {"stem0": 1}}, "key engines: got .* expected a string"),
+        ({"measured": None}, "key measured: got None, expected an object"),
+        ({"extra": 1}, r"key keys: got \['extra'\], expected only"),
+    ],
+)
+def test_a_wrong_field_is_named(changes, message):
+    with pytest.raises(DeploymentCorruptError, match=f"plan, {message}.*Run: parnet-deploy build"):
+        Plan.from_json({**make_plan().to_json(), **changes})
+
+
+@pytest.mark.parametrize("name", ["../x.onnx", "a/b.onnx", "/x.onnx", "a\\b", "..", "", "."])
+def test_an_engine_outside_of_the_plan_is_refused(name):
+    data = make_plan(placement=one(RELEASED["parnet-s"])).to_json()
+    with pytest.raises(DeploymentCorruptError, match="expected a file name without a folder"):
+        Plan.from_json({**data, "engines": {"all": name}})
+
+
+def test_another_schema_version_is_not_called_corrupt():
+    with pytest.raises(DeploymentError, match="got schema version 2, expected 1") as caught:
+        Plan.from_json({**make_plan().to_json(), "schema_version": 2})
+    assert not isinstance(caught.value, DeploymentCorruptError)
+    with pytest.raises(DeploymentError, match="got schema version 9"):
+        make_plan(schema_version=9)
+
+
+def test_something_else_than_an_object():
+    with pytest.raises(DeploymentCorruptError, match="got list, expected a JSON object"):
+        Plan.from_json([])
