@@ -95,6 +95,10 @@ class EngineLoadError(BackendError):
     """An engine file cannot be loaded on this machine."""
 
 
+class OutOfMemoryError(BackendError):
+    """The device has not enough memory for the engines, buffers or slots that were asked for."""
+
+
 class ExecutionError(BackendError):
     """One run failed. Buffers of the caller are untouched; the next run may succeed."""
 

@@ -114,7 +114,7 @@ class ModelSpec:
             )
         if min(*self.planes, self.num_classes, self.in_channels) < 1:
             raise SpecError("network: every width and the number of classes must be positive.")
-        odd = [p for p in self.planes[2:-1] if p % 2] + [p for p in self.planes[-2:-1] if p % 2]
+        odd = [p for p in {*self.planes[2:-1], self.planes[-2]} if p % 2]
         if odd:
             raise SpecError(
                 f"network: got an odd width {odd[0]}, expected an even one, "

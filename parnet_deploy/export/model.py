@@ -24,7 +24,9 @@ def interleave(a: Tensor, b: Tensor) -> Tensor:
 
 def shuffle_channels(x: Tensor, groups: int) -> Tensor:
     """Channel shuffle: view (N, G, C/G, H, W), swap G and C/G, flatten back to (N, C, H, W)."""
-    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+    batch, channels, height, width = x.shape
+    grouped = x.view(batch, groups, channels // groups, height, width)
+    return grouped.transpose(1, 2).reshape(x.shape)
 
 
 class RepVggSseBlock(nn.Module):

@@ -1,0 +1,1 @@
+"""From the parts' ONNX graphs to engines: merge, place, build, prove, publish."""

@@ -1,0 +1,292 @@
+"""The step ``build``: engines for a placement, proved, measured and published as a plan."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..compare import ENGINE_TOLERANCE
+from ..deployment import Deployment, step_key
+from ..errors import DeploymentError, DeviceUnavailableError, SpecError
+from ..measure import Latency, alternate, compare_latency
+from ..plan import CANARY_FILE, PLAN_FILE, PLAN_SCHEMA, Plan
+from ..reference import REFERENCE, Reference
+from ..runtime.backend import backend_rank
+from ..runtime.cores import usable_cores
+from ..runtime.machine import describe_machine, machine_key, package_versions, probe_gpus
+from ..runtime.session import Runtime
+from ..spec import ModelSpec
+from ..steps import Progress, StepResult, write_report
+from .candidates import Candidate, cpu_candidates, device_candidates
+from .onnx_merge import merge_segment
+from .verify import Arrays, part_values, verify_engines, verify_whole
+
+BUILD_VERSION = 1  # raise when the same inputs would give other engines
+MEASURE_MS = 3000.0  # how long each candidate is measured, roughly
+ROUNDS = (20, 300)
+CLEARLY_FASTER = 0.98  # a more complicated candidate must be at least this much faster
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What the user may choose. ``threads`` None means every usable core."""
+
+    backend: str | None = None
+    placement: str = "auto"
+    gpus: tuple[int, ...] = ()
+    threads: int | None = None
+    max_batch: int = 8
+
+    def __post_init__(self) -> None:
+        if self.max_batch < 1:
+            raise SpecError(f"max batch: got {self.max_batch}, expected 1 or more.")
+        if self.threads is not None and self.threads < 1:
+            raise SpecError(f"threads: got {self.threads}, expected 1 or more.")
+
+    @property
+    def plan_key(self) -> str:
+        """Name of the plan that these options give: a new build replaces it."""
+        where = "-gpus" + "+".join(map(str, self.gpus)) if self.gpus else ""
+        cores = f"-{self.threads}threads" if self.threads else ""
+        return f"{self.backend}-fp32-{self.placement}{where}{cores}"
+
+
+def build_to_deployment(
+    directory: Path,
+    options: BuildOptions | None = None,
+    *,
+    on_stage: Progress = lambda text: None,
+) -> StepResult:
+    """Build the engines that the options ask for and publish the fastest as a plan.
+
+    Args:
+        directory: The deployment, exported.
+        options: Choices of the user.
+        on_stage: Called with what is being done, for progress.
+
+    Raises:
+        DeviceUnavailableError: GPUs were asked for that this machine, or version, cannot use.
+        CheckFailedError: An engine differs from the reference. Nothing was published.
+        BackendError: The backend cannot build or load an engine.
+        DeploymentError: The deployment is not exported, or cannot be written.
+    """
+    options = choose_backend(options or BuildOptions())
+    deployment = Deployment.open(directory)
+    plan_key = options.plan_key
+    key = _step_key(deployment, options)
+    step = f"build:{plan_key}"
+    if deployment.is_current(step, key):
+        report = json.loads(deployment.read_bytes(f"plans/{plan_key}/{PLAN_FILE}"))
+        return StepResult(path=directory, skipped=True, report={"plan": plan_key, **report})
+    with tempfile.TemporaryDirectory(prefix="parnet-build-") as scratch:
+        built = _build_all(deployment, options, Path(scratch), on_stage)
+        plan, folder = _choose(deployment, built, on_stage)
+        report = plan.to_json()
+        with Deployment.edit(directory) as txn:
+            for file in plan.engines.values():
+                shutil.copyfile(folder / file, txn.stage(f"plans/{plan_key}/{file}"))
+            canary = txn.stage(f"plans/{plan_key}/{CANARY_FILE}")
+            canary.write_bytes(deployment.read_bytes(REFERENCE))
+            write_report(txn.stage(f"plans/{plan_key}/{PLAN_FILE}"), report)
+            txn.finish_step(
+                step,
+                key=key,
+                options={k: v for k, v in asdict(options).items() if k != "gpus"}
+                | {"gpus": list(options.gpus)},
+                versions=package_versions() | {"parnet_deploy": __version__},
+                made_from={"export"},
+                plans={plan_key: _summary(plan)},
+            )
+    return StepResult(path=directory, skipped=False, report={"plan": plan_key, **report})
+
+
+def choose_backend(options: BuildOptions) -> BuildOptions:
+    """Fill in the backend, and refuse GPUs that nothing here can use.
+
+    Raises:
+        DeviceUnavailableError: With the way that works on this machine.
+        BackendError: There is no backend of this name.
+    """
+    backend = options.backend
+    if backend is not None:
+        backend_rank(backend)
+    if options.gpus and backend in (None, "onnxruntime"):
+        asked = ",".join(map(str, options.gpus))
+        count, why = probe_gpus()
+        reason = why or f"{count} here, but this version has no backend for GPUs yet"
+        raise DeviceUnavailableError(
+            f"--gpus {asked}: {reason}. On the CPU run: parnet-deploy build; "
+            f"to simulate the GPUs: parnet-deploy build --gpus {asked} --backend fake."
+        )
+    return BuildOptions(**{**asdict(options), "backend": backend or "onnxruntime"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Built:
+    """A candidate's engines in a scratch folder, proved."""
+
+    candidate: Candidate
+    plan: Plan
+    folder: Path
+
+
+def _build_all(
+    deployment: Deployment, options: BuildOptions, scratch: Path, on_stage: Progress
+) -> list[_Built]:
+    """Merge, write and prove every candidate."""
+    spec = deployment.spec
+    graphs = {
+        part.name: onnx.load_from_string(deployment.read_bytes(f"onnx/{part.name}.onnx"))
+        for part in spec.parts
+    }
+    reference = Reference.unpack(deployment.read_bytes(REFERENCE), str(deployment.path))
+    values = part_values(deployment, reference.image)
+    built = []
+    for candidate in _candidates(deployment, options):
+        folder = scratch / candidate.placement.name
+        on_stage(f"building {candidate.label}")
+        if not folder.exists():  # candidates may differ in threads only
+            folder.mkdir()
+            for segment in candidate.placement.segments:
+                data = merge_segment(segment, spec, graphs).SerializeToString(deterministic=True)
+                (folder / f"{segment.name}.onnx").write_bytes(data)
+        plan = _plan(deployment, options, candidate)
+        on_stage(f"proving {candidate.label}")
+        checks = _prove(spec, plan, folder, reference, values)
+        made = {**plan.made, "checks": checks}
+        plan = Plan(**{**vars(plan), "made": made})
+        built.append(_Built(candidate=candidate, plan=plan, folder=folder))
+    return built
+
+
+def _candidates(deployment: Deployment, options: BuildOptions) -> tuple[Candidate, ...]:
+    spec, name = deployment.spec, options.placement
+    if options.backend == "fake":
+        return device_candidates(spec, name, options.gpus or (0,))
+    return cpu_candidates(spec, name, threads=options.threads, cores=usable_cores())
+
+
+def _plan(deployment: Deployment, options: BuildOptions, candidate: Candidate) -> Plan:
+    size = deployment.input_size
+    if size is None or options.backend is None:
+        raise DeploymentError(
+            f"deployment {deployment.path}: it is not exported. Run: parnet-deploy export."
+        )
+    return Plan(
+        backend=options.backend,
+        placement=candidate.placement,
+        input_size=size,
+        max_batch=options.max_batch,
+        engines={s.name: f"{s.name}.onnx" for s in candidate.placement.segments},
+        threads=candidate.threads,
+        made={
+            "built": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": describe_machine(),
+            "parnet_deploy": __version__,
+            "tolerance": ENGINE_TOLERANCE,
+        },
+    )
+
+
+def _prove(
+    spec: ModelSpec, plan: Plan, folder: Path, reference: Reference, values: Arrays
+) -> list[dict[str, Any]]:
+    files = _files(plan, folder)
+    checks = verify_engines(spec, plan, files, values)
+    with Runtime.from_plan(spec, plan, files) as runtime:
+        checks += verify_whole(runtime, reference.image, reference.logits, max_batch=plan.max_batch)
+    return [check.require().to_json() for check in checks]
+
+
+def _choose(deployment: Deployment, built: list[_Built], on_stage: Progress) -> tuple[Plan, Path]:
+    """Measure the candidates alternated and take the fastest; the simplest if it is a draw."""
+    if built[0].plan.backend == "fake":
+        measured: dict[str, Any] = {"note": "simulated devices: nothing was measured"}
+        return Plan(**{**vars(built[0].plan), "measured": measured}), built[0].folder
+    on_stage("measuring " + "; ".join(b.candidate.label for b in built))
+    image = Reference.unpack(deployment.read_bytes(REFERENCE), str(deployment.path)).image
+    latencies = _measure(deployment.spec, built, image)
+    base = latencies[built[0].candidate.label]
+    ratios = {name: compare_latency(latency, base) for name, latency in latencies.items()}
+    best = built[0]
+    for other in built[1:]:
+        now, then = ratios[other.candidate.label].median, ratios[best.candidate.label].median
+        if now < then * CLEARLY_FASTER:
+            best = other
+    table = [
+        {
+            "candidate": item.candidate.label,
+            "placement": item.candidate.placement.name,
+            "threads": item.candidate.threads,
+            "median_ms": latencies[item.candidate.label].median_ms,
+            "p99_ms": latencies[item.candidate.label].quantile_ms(0.99),
+            "ratio": ratios[item.candidate.label].to_json(),
+            "chosen": item is best,
+        }
+        for item in built
+    ]
+    measured = {"median_ms": latencies[best.candidate.label].median_ms, "candidates": table}
+    return Plan(**{**vars(best.plan), "measured": measured}), best.folder
+
+
+def _measure(
+    spec: ModelSpec, built: list[_Built], image: NDArray[np.float32]
+) -> dict[str, Latency]:
+    with ExitStack() as stack:
+        arms: dict[str, Callable[[], object]] = {}
+        for item in built:
+            runtime = stack.enter_context(
+                Runtime.from_plan(spec, item.plan, _files(item.plan, item.folder))
+            )
+            arms[item.candidate.label] = partial(runtime, image)
+        trial = alternate(arms, rounds=3)
+        slowest = max(latency.median_ms for latency in trial.values())
+        rounds = int(min(max(MEASURE_MS / slowest, ROUNDS[0]), ROUNDS[1]))
+        return alternate(arms, rounds=rounds)
+
+
+def _files(plan: Plan, folder: Path) -> dict[str, Path]:
+    return {segment: folder / file for segment, file in plan.engines.items()}
+
+
+def _step_key(deployment: Deployment, options: BuildOptions) -> str:
+    graphs = [f"onnx/{part.name}.onnx" for part in deployment.spec.parts]
+    missing = [name for name in (*graphs, REFERENCE) if name not in deployment.artifacts]
+    if missing:
+        raise DeploymentError(
+            f"deployment {deployment.path}: got no {missing[0]}, expected exported parts. "
+            "Run: parnet-deploy export."
+        )
+    return step_key(
+        version=BUILD_VERSION,
+        plan_schema=PLAN_SCHEMA,
+        graphs={name: deployment.artifacts[name]["sha256"] for name in (*graphs, REFERENCE)},
+        options=asdict(options),
+        machine=machine_key(),
+        packages=package_versions(),
+    )
+
+
+def _summary(plan: Plan) -> Mapping[str, Any]:
+    return {
+        "backend": plan.backend,
+        "placement": plan.placement.name,
+        "threads": plan.threads,
+        "precision": plan.precision,
+        "devices": list(plan.placement.devices),
+        "median_ms": plan.median_ms,
+        "built": plan.made["built"],
+    }

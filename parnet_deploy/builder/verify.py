@@ -1,0 +1,101 @@
+"""Hold engines against the float32 reference: each by itself, then the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compare import ENGINE_TOLERANCE, Parity, compare
+from ..deployment import Deployment
+from ..placement import Segment
+from ..plan import Plan
+from ..runtime.backend import LoadedPlan, load_backend
+from ..runtime.device import Tensor
+from ..runtime.onnxruntime import run_once
+from ..runtime.session import Runtime
+from ..spec import IMAGE, ModelSpec
+
+Arrays = dict[str, NDArray[np.float32]]
+
+
+def part_values(deployment: Deployment, image: NDArray[np.float32]) -> Arrays:
+    """Every tensor between parts, by the part graphs on ONNX Runtime.
+
+    The export proved these graphs against PyTorch; they are the float32 reference of engines.
+    """
+    values = {IMAGE: image}
+    for part in deployment.spec.parts:
+        graph = deployment.read_bytes(f"onnx/{part.name}.onnx")
+        values |= run_once(graph, {name: values[name] for name in part.inputs})
+    return values
+
+
+def verify_engines(
+    spec: ModelSpec,
+    plan: Plan,
+    files: Mapping[str, Path],
+    values: Arrays,
+    *,
+    tolerance: float = ENGINE_TOLERANCE,
+) -> list[Parity]:
+    """Run each engine alone on reference inputs and compare every output.
+
+    Returns the comparisons; none is required to pass.
+    """
+    loaded = load_backend(plan.backend).load(spec, plan, files)
+    checks = []
+    try:
+        for segment in plan.placement.segments:
+            got = _run_alone(loaded, segment, spec, values)
+            for name, array in got.items():
+                what = f"engine {segment.name}, {name}"
+                checks.append(compare(array, values[name], tolerance=tolerance, what=what))
+    finally:
+        loaded.close()
+    return checks
+
+
+def verify_whole(
+    runtime: Runtime,
+    image: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    *,
+    max_batch: int,
+    tolerance: float = ENGINE_TOLERANCE,
+) -> list[Parity]:
+    """Run the whole plan on the reference image, alone and as the last of a batch."""
+    checks = [compare(runtime(image), logits, tolerance=tolerance, what="whole, batch 1")]
+    if max_batch > 1:
+        batch = np.concatenate([np.flip(image, axis=-1), image])  # (2, C, H, W)
+        what = "whole, second of batch 2"
+        checks.append(compare(runtime(batch)[1:], logits, tolerance=tolerance, what=what))
+    return checks
+
+
+def _run_alone(loaded: LoadedPlan, segment: Segment, spec: ModelSpec, values: Arrays) -> Arrays:
+    """One engine on its device, through the same protocol as the executor."""
+    device = loaded.devices[segment.device]
+    engine = loaded.engines[segment.name]
+    inputs = {name: np.ascontiguousarray(values[name]) for name in segment.inputs}
+    outputs = {name: np.full_like(values[name], np.nan) for name in segment.outputs}
+    stream = device.create_stream(0)
+    tensors = {}
+    try:
+        for name, array in (inputs | outputs).items():
+            tensors[name] = Tensor(buffer=device.allocate(array.nbytes), shape=array.shape)
+        binding = engine.bind(tensors, slot=0)
+        for name, array in inputs.items():
+            device.upload(tensors[name].buffer, array.ctypes.data, array.nbytes, stream)
+        engine.enqueue(binding, stream)
+        for name, array in outputs.items():
+            device.download(array.ctypes.data, tensors[name].buffer, array.nbytes, stream)
+        stream.synchronize()
+        binding.close()
+    finally:
+        stream.close()
+        for tensor in tensors.values():
+            tensor.buffer.close()
+    return outputs

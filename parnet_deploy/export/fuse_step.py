@@ -1,0 +1,157 @@
+"""The step ``fuse``: from a checkpoint to proved, fused weights in a deployment."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+
+from .. import __version__
+from ..deployment import Deployment, step_key
+from ..errors import CheckpointError, SpecError
+from ..preprocess import Preprocessing
+from ..spec import Activation, ModelSpec
+from ..steps import Progress, StepResult, is_current, skipped, write_report
+from ..storage.files import hash_file
+from .checkpoint import Checkpoint, WeightChoice, load_checkpoint
+from .fuse import FusedNetwork, fuse_network
+from .health import measure_batch_norms, measure_weights
+from .prove import FuseProof, prove
+from .trained import trained_preprocessing
+
+FUSE_VERSION = 1  # raise when the fused tensors of the same weights would differ
+FUSED = "fused.safetensors"
+FUSE_REPORT = "reports/fuse.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FuseOptions:
+    """What the user may choose when fusing; None means "what the checkpoint says"."""
+
+    weights: WeightChoice = "auto"
+    activation: Activation | None = None
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] | None = None
+
+
+def fuse_to_deployment(
+    checkpoint: Path,
+    directory: Path,
+    options: FuseOptions | None = None,
+    *,
+    on_block: Progress = lambda name: None,
+) -> StepResult:
+    """Fuse a checkpoint, prove the result and publish it as a deployment.
+
+    Args:
+        checkpoint: The file that training wrote; it is only read.
+        directory: The deployment; made if there is none.
+        options: Choices of the user.
+        on_block: Called with the name of each proved block, for progress.
+
+    Raises:
+        CheckpointError: The weights cannot be used.
+        CheckFailedError: The fused network is not the trained one. Nothing was published.
+        DeploymentError: The directory cannot be written.
+    """
+    options = options or FuseOptions()
+    key = _fuse_key(checkpoint, options)
+    if is_current(directory, "fuse", key):
+        return skipped(directory, FUSE_REPORT)
+    loaded = load_checkpoint(checkpoint, weights=options.weights, activation=options.activation)
+    preprocessing, origin = trained_preprocessing(loaded)
+    if options.preprocessing is not None:
+        preprocessing, origin = options.preprocessing, "given"
+    loaded.spec.check_size(preprocessing.height, preprocessing.width)
+    _check_labels(options.labels, loaded.spec)
+    network = fuse_network(loaded.tensors, loaded.spec)
+    proof = prove(loaded.tensors, network, on_block=on_block).require()
+    report = _fuse_report(loaded, network, proof)
+    report["preprocessing"] = {**preprocessing.to_json(), "origin": origin}
+    with Deployment.edit(directory, create=True) as txn:
+        txn.stage(FUSED).write_bytes(_pack(network))
+        write_report(txn.stage(FUSE_REPORT), report)
+        txn.describe(
+            spec=loaded.spec,
+            source=_source(loaded),
+            preprocessing=preprocessing.to_json(),
+            labels=options.labels,
+        )
+        txn.finish_step(
+            "fuse",
+            key=key,
+            options=_plain(options),
+            versions={"parnet_deploy": __version__, "torch": torch.__version__},
+        )
+    return StepResult(path=directory, skipped=False, report=report)
+
+
+def load_fused(deployment: Deployment) -> FusedNetwork:
+    """The fused weights of a deployment, checked against their hash.
+
+    Raises:
+        DeploymentError: The deployment has none, or they were changed.
+    """
+    return FusedNetwork(
+        spec=deployment.spec, tensors=load_safetensors(deployment.read_bytes(FUSED))
+    )
+
+
+def _check_labels(labels: tuple[str, ...] | None, spec: ModelSpec) -> None:
+    if labels is not None and len(labels) != spec.num_classes:
+        raise SpecError(
+            f"labels: got {len(labels)}, expected {spec.num_classes}, one for each class. "
+            "Give a file with one label a line."
+        )
+
+
+def _fuse_key(checkpoint: Path, options: FuseOptions) -> str:
+    if not checkpoint.is_file():
+        raise CheckpointError(f"checkpoint {checkpoint}: no such file. Check the path.")
+    return step_key(
+        checkpoint=hash_file(checkpoint)[0], options=_plain(options), version=FUSE_VERSION
+    )
+
+
+def _plain(options: FuseOptions) -> dict[str, Any]:
+    chosen = options.preprocessing
+    return {
+        "weights": options.weights,
+        "activation": options.activation,
+        "preprocessing": None if chosen is None else chosen.to_json(),
+        "labels": None if options.labels is None else list(options.labels),
+    }
+
+
+def _fuse_report(checkpoint: Checkpoint, network: FusedNetwork, proof: FuseProof) -> dict[str, Any]:
+    return {
+        "source": _source(checkpoint),
+        "spec": checkpoint.spec.to_json(),
+        "proof": proof.to_json(),
+        "totals": proof.totals(),
+        "weights": [figures.to_json() for figures in measure_weights(network)],
+        "batch_norms": [figures.to_json() for figures in measure_batch_norms(checkpoint.tensors)],
+    }
+
+
+def _source(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "path": str(checkpoint.path.resolve()),
+        "sha256": checkpoint.sha256,
+        "layout": checkpoint.layout,
+        "weights": checkpoint.weights,
+        "activation": checkpoint.activation.to_json(),
+        "parameters": sum(t.numel() for n, t in checkpoint.tensors.items() if "running" not in n),
+        "training_args": dict(checkpoint.training_args),
+        "notes": list(checkpoint.notes),
+    }
+
+
+def _pack(network: FusedNetwork) -> bytes:
+    about = {"format": "parnet_deploy fused", "spec": json.dumps(network.spec.to_json())}
+    return save_safetensors(dict(network.tensors), metadata=about)

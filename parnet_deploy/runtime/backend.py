@@ -1,0 +1,118 @@
+"""Which backends there are, and what one is. Importing this module imports none of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from ..errors import BackendError, MissingExtraError
+from ..plan import Plan
+from ..spec import ModelSpec
+from .device import Device, Engine
+
+
+class BackendEntry(NamedTuple):
+    """Where a backend is, the extra that installs what it needs, and its rank (0 is best)."""
+
+    where: str
+    extra: str
+    rank: int
+
+
+BACKENDS: dict[str, BackendEntry] = {
+    "onnxruntime": BackendEntry(
+        "parnet_deploy.runtime.onnxruntime:OnnxRuntimeBackend", "cpu", rank=20
+    ),
+    "fake": BackendEntry("parnet_deploy.runtime.fake:FakeBackend", "cpu", rank=90),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedPlan:
+    """Devices and engines of one plan. ``facts`` is for people: versions, thread counts.
+
+    Owns: devices and engines.
+    """
+
+    devices: Mapping[int, Device]
+    engines: Mapping[str, Engine]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Free the engines, then the devices. Idempotent. Executors on them are closed before."""
+        for engine in self.engines.values():
+            engine.close()
+        for device in self.devices.values():
+            device.close()
+
+
+class Backend(Protocol):
+    """Turns the engine files of a plan into engines on devices."""
+
+    @property
+    def name(self) -> str:
+        """The name in the table."""
+
+    def load(
+        self, spec: ModelSpec, plan: Plan, files: Mapping[str, Path], threads: int | None = None
+    ) -> LoadedPlan:
+        """Load every engine of a plan.
+
+        Args:
+            spec: The network.
+            plan: What was built.
+            files: Engine file of each segment.
+            threads: Cores that engines may use; None: what the plan says, else every usable core.
+
+        Raises:
+            DeviceUnavailableError: The machine has not the devices of the placement.
+            EngineLoadError: A file is not an engine of this segment, or not for this machine.
+        """
+
+
+def load_backend(name: str) -> Backend:
+    """Import a backend.
+
+    Raises:
+        BackendError: There is no backend of this name.
+        MissingExtraError: A package that it needs is not installed.
+    """
+    entry = _entry(name)
+    module, _, attribute = entry.where.partition(":")
+    backend: Backend = getattr(import_for(module, entry.extra), attribute)()
+    return backend
+
+
+def backend_rank(name: str) -> int:
+    """How a backend compares with others; lower is better.
+
+    Raises:
+        BackendError: There is no backend of this name.
+    """
+    return _entry(name).rank
+
+
+def import_for(module: str, extra: str) -> Any:
+    """Import a module that needs an optional package.
+
+    Raises:
+        MissingExtraError: The package is not installed; the message names the extra that has it.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("parnet_deploy"):
+            raise
+        raise MissingExtraError(error.name.partition(".")[0], extra) from error
+
+
+def _entry(name: str) -> BackendEntry:
+    if name not in BACKENDS:
+        near = difflib.get_close_matches(name, BACKENDS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise BackendError(f"backend: got {name!r}, expected one of {', '.join(BACKENDS)}.{hint}")
+    return BACKENDS[name]

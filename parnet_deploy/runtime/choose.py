@@ -1,0 +1,106 @@
+"""Which plan of a deployment to run, and its files."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..deployment import Deployment
+from ..errors import BackendError, DeploymentCorruptError, DeploymentError
+from ..plan import CANARY_FILE, PLAN_FILE, Plan
+from .backend import BACKENDS, backend_rank
+
+FAKE = "fake"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanFiles:
+    """A plan and its checked files. ``canary`` is the stored reference, if there is one."""
+
+    key: str
+    plan: Plan
+    engines: Mapping[str, Path]
+    canary: bytes | None
+
+
+def order_plans(
+    deployment: Deployment, *, backend: str | None = None, key: str | None = None
+) -> tuple[str, ...]:
+    """Keys of the plans to try, the best first.
+
+    By rank of the backend, then by the lowest measured median, then the newest. Simulated plans
+    count only if asked for, or if there are no others.
+
+    Raises:
+        DeploymentError: There is no such plan.
+        BackendError: There is no backend of this name.
+    """
+    plans = deployment.plans
+    if backend is not None:
+        backend_rank(backend)  # a typo is answered with the names
+    chosen = {
+        name: about
+        for name, about in plans.items()
+        if key in (None, name) and backend in (None, about.get("backend"))
+    }
+    if key is None and backend is None:
+        real = {name: about for name, about in chosen.items() if about.get("backend") != FAKE}
+        chosen = real or chosen
+    if not chosen:
+        asked = " ".join(
+            f"{what} {value}"
+            for what, value in (("plan", key), ("backend", backend))
+            if value is not None
+        )
+        there = ", ".join(f"{name} ({plans[name].get('backend')})" for name in sorted(plans))
+        raise DeploymentError(
+            f"deployment {deployment.path}: got {there or 'no plans'}, "
+            f"expected {asked or 'one or more'}. Run: parnet-deploy build."
+        )
+    newest = sorted(chosen, key=lambda name: str(chosen[name].get("built", "")), reverse=True)
+    return tuple(sorted(newest, key=lambda name: _merit(chosen[name])))
+
+
+def read_plan(deployment: Deployment, key: str) -> PlanFiles:
+    """Read a plan and check its files.
+
+    Raises:
+        DeploymentCorruptError: A file is not the one that was written.
+        DeploymentError: Another schema version wrote the plan.
+    """
+    folder = f"plans/{key}"
+    where = f"{deployment.path}/{folder}/{PLAN_FILE}"
+    try:
+        plan = Plan.from_json(json.loads(deployment.read_bytes(f"{folder}/{PLAN_FILE}")))
+    except ValueError as error:
+        raise DeploymentCorruptError(
+            f"plan {where}: got {error}, expected JSON. Run: parnet-deploy build."
+        ) from error
+    engines = {
+        segment: deployment.verified_path(f"{folder}/{file}")
+        for segment, file in plan.engines.items()
+    }
+    canary = f"{folder}/{CANARY_FILE}"
+    known = canary in deployment.artifacts
+    return PlanFiles(
+        key=key,
+        plan=plan,
+        engines=engines,
+        canary=deployment.read_bytes(canary) if known else None,
+    )
+
+
+def _merit(about: Mapping[str, Any]) -> tuple[float, float]:
+    name, median = about.get("backend"), about.get("median_ms")
+    rank = float(BACKENDS[name].rank) if name in BACKENDS else math.inf
+    return rank, float(median) if median is not None else math.inf
+
+
+def none_runs(deployment: Deployment, reasons: Mapping[str, str]) -> BackendError:
+    """The error that says why each plan was left out."""
+    tried = " ".join(f"[{key}] {reason}" for key, reason in reasons.items())
+    return BackendError(f"deployment {deployment.path}: no plan runs on this machine. {tried}")

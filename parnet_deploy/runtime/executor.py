@@ -1,0 +1,195 @@
+"""Runs a program on devices, for any backend. The only place where work happens concurrently.
+
+Everything is made at open: for each in-flight slot its own streams, events and buffers, and engines
+bound to them. A call takes a free slot, walks the program (each step is one prepared call) and
+waits for the main lane. A tensor that stays on its device is written by its producer where its
+consumers read it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any
+
+from ..errors import BackendError, DeviceLostError, InputError, SpecError
+from ..input_size import InputSize
+from ..placement import Placement, check_placement
+from ..spec import ModelSpec
+from .device import Device, Engine, TimelineEntry
+from .program import Program, compile_program
+from .slot import Shape, Slot
+
+
+class Executor:
+    """A placement, ready to run. Thread-safe: as many calls run at once as there are slots.
+
+    Owns: streams, events and buffers. Borrows: devices and engines, which the caller closes after
+    the executor.
+
+    Raises:
+        SpecError: The placement does not compute the network.
+        OutOfMemoryError: The buffers of so many slots do not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: ModelSpec,
+        placement: Placement,
+        devices: Mapping[int, Device],
+        engines: Mapping[str, Engine],
+        input_size: InputSize,
+        max_batch: int = 1,
+        slots: int = 1,
+        program: Program | None = None,
+    ) -> None:
+        check_placement(placement, spec)
+        if slots < 1:
+            raise SpecError(f"slots: got {slots}, expected 1 or more.")
+        direct = [ordinal for ordinal in placement.devices if devices[ordinal].direct]
+        self.program = program or compile_program(placement, spec, direct)
+        self._spec, self._size, self._max_batch = spec, input_size, max_batch
+        self._devices = {ordinal: devices[ordinal] for ordinal in placement.devices}
+        self._free: SimpleQueue[Slot | None] = SimpleQueue()
+        self._slots: list[Slot] = []
+        self._closing = threading.Lock()
+        self._closed = False
+        self._lost: str | None = None
+        try:
+            for index in range(slots):
+                slot = Slot(
+                    index=index,
+                    program=self.program,
+                    spec=spec,
+                    placement=placement,
+                    devices=devices,
+                    engines=engines,
+                    largest=(max_batch, *input_size.high),
+                )
+                self._slots.append(slot)
+                self._free.put(slot)
+            if input_size.fixed:
+                for slot in self._slots:
+                    slot.bind((1, *input_size.low))
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, image: int, logits: int, shape: Shape) -> None:
+        """Read an image batch at one address, write its logits at another, and wait.
+
+        Args:
+            image: Address of (N, 3, H, W) float32, C-contiguous, on the host.
+            logits: Address of (N, K) float32 on the host. Written only if all went well.
+            shape: (N, H, W).
+
+        Raises:
+            InputError: The batch or the size is not one that this executor accepts.
+            ExecutionError: The run failed; the next may succeed.
+            DeviceLostError: A device is gone; every later call raises this again.
+        """
+        slot = self._take(shape)
+        try:
+            slot.run(image, logits, shape)
+        except DeviceLostError as error:
+            self._lost = str(error)
+            raise
+        finally:
+            self._free.put(slot)
+
+    def launch(self, image: int, logits: int, shape: Shape, stream: int) -> None:
+        """Enqueue the same behind the work of the caller's stream, and return without waiting.
+
+        Both addresses are the backend's (device or pinned host memory) and must stay valid until
+        the stream gets there. A failure surfaces when the stream is synchronised, or at the
+        next call.
+
+        Args:
+            image: As in ``run``.
+            logits: As in ``run``, but undefined if the run fails.
+            shape: As in ``run``.
+            stream: Raw handle of a stream of the device that computes the logits.
+
+        Raises:
+            DeviceUnavailableError: The backend has no streams of others.
+        """
+        slot = self._take(shape)
+        try:
+            slot.launch(image, logits, shape, stream)
+        except DeviceLostError as error:
+            self._lost = str(error)
+            raise
+        finally:
+            self._free.put(slot)
+
+    def check(self, shape: Shape) -> None:
+        """Refuse a batch or image size for which the buffers were not made.
+
+        Raises:
+            InputError: With what is accepted.
+        """
+        batch, height, width = shape
+        if not 1 <= batch <= self._max_batch:
+            raise InputError(
+                f"batch: got {batch}, expected 1 to {self._max_batch}. "
+                "Split it, or run: parnet-deploy build --max-batch N."
+            )
+        try:
+            self._size.check(self._spec, height, width)
+        except SpecError as error:
+            raise InputError(str(error)) from error
+
+    def timeline(self) -> tuple[TimelineEntry, ...]:
+        """The operations finished lately on devices that record them, by start time."""
+        entries = [entry for device in self._devices.values() for entry in device.timeline()]
+        return tuple(sorted(entries, key=lambda entry: (entry.start_us, entry.end_us)))
+
+    def describe(self) -> dict[str, Any]:
+        """The program and what it needs, as plain JSON types."""
+        tensors, (height, width) = self._spec.tensors, self._size.high
+        copies = []
+        for step in self.program.steps:
+            if step.op == "copy":
+                nbytes = self._max_batch * 4
+                for extent in tensors[step.name].shape(height, width):
+                    nbytes *= extent
+                route = {"from": step.lane.device, "to": step.target, "max_bytes": nbytes}
+                copies.append({"tensor": step.name, **route})
+        return {
+            "slots": len(self._slots),
+            "mode": self._slots[0].mode,
+            "main": {"device": self.program.main.device, "lane": self.program.main.lane},
+            "lanes": [{"device": lane.device, "lane": lane.lane} for lane in self.program.lanes],
+            "steps": [str(step) for step in self.program.steps],
+            "copies": copies,
+            "buffer_bytes": sum(slot.nbytes for slot in self._slots),
+            "simulated": any(device.simulated for device in self._devices.values()),
+        }
+
+    def close(self) -> None:
+        """Wait for the calls in flight, then free everything. Idempotent."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            for _ in self._slots:
+                self._free.get()  # a slot comes back when its call is done
+            for slot in self._slots:
+                with suppress(DeviceLostError):
+                    slot.close()
+            self._free.put(None)  # whoever still waits for a slot learns that there is none
+
+    def _take(self, shape: Shape) -> Slot:
+        if shape not in self._slots[0].bound:  # a size seen before was checked before
+            self.check(shape)
+        slot = self._free.get()
+        if slot is None or self._closed:
+            self._free.put(slot)
+            raise BackendError("executor: it is closed. Open it again.")
+        if self._lost is not None:
+            self._free.put(slot)
+            raise DeviceLostError(self._lost)
+        return slot

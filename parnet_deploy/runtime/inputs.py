@@ -1,0 +1,108 @@
+"""What callers hand in: arrays and addresses, checked before anything is touched."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+
+Images = NDArray[np.float32]
+
+_HOST_MEMORY = (1, 3)  # DLPack device types: CPU, pinned host memory
+
+
+def as_images(x: object, channels: int) -> Images:
+    """The caller's batch as (N, C, H, W) float32, C-contiguous.
+
+    A numpy array, or anything with DLPack on the host, that is so already is used in place; one
+    with other strides is copied. No other dtype is converted, for that would hide a mistake.
+
+    Raises:
+        InputError: Wrong type, device, dtype or shape.
+    """
+    if not isinstance(x, np.ndarray):
+        x = _from_dlpack(x)
+    if x.dtype != np.float32:
+        raise InputError(
+            f"input: got dtype {x.dtype}, expected float32 in native byte order. "
+            "Convert it with x.astype(np.float32)."
+        )
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise InputError(
+            f"input: got shape {x.shape}, expected (N, {channels}, H, W). "
+            "Images stand channels first, with a batch axis: x[np.newaxis]."
+        )
+    if x.flags.c_contiguous and x.flags.aligned:
+        return x
+    return np.require(x, dtype=np.float32, requirements=("C", "A"))
+
+
+def address_of(array: NDArray[Any]) -> int:
+    """Where the array's first element is. The caller keeps the array alive."""
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def check_address(name: str, address: object) -> int:
+    """A raw address that can hold float32.
+
+    Raises:
+        InputError: Not an integer, null or not aligned.
+    """
+    number = _integer(name, address)
+    if number <= 0 or number % 4:
+        raise InputError(
+            f"{name}: got address {number:#x}, expected one that is not null and a multiple of 4."
+        )
+    return number
+
+
+def check_shape(n: object, size: object) -> tuple[int, int, int]:
+    """(N, H, W) from the arguments of ``run_into``.
+
+    Raises:
+        InputError: Not integers.
+    """
+    if not isinstance(size, tuple) or len(size) != 2:
+        raise InputError(f"size: got {size!r}, expected (height, width).")
+    return _integer("n", n), _integer("height", size[0]), _integer("width", size[1])
+
+
+def _integer(name: str, value: object) -> int:
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise InputError(f"{name}: got {value!r}, expected an integer.") from error
+
+
+def _from_dlpack(x: Any) -> NDArray[Any]:
+    """A view of a DLPack object on the host."""
+    device = _dlpack_device(x)
+    if device is None and hasattr(x, "__cuda_array_interface__"):
+        device = (2, 0)
+    if device is None:
+        raise InputError(
+            f"input: got a {type(x).__name__}, expected a numpy array or a DLPack object. "
+            "Convert it with np.asarray(x, dtype=np.float32)."
+        )
+    if device[0] not in _HOST_MEMORY:
+        kind = "a CUDA array" if device[0] == 2 else f"memory of DLPack device type {device[0]}"
+        raise InputError(
+            f"input: got {kind}, expected host memory, for this plan takes images from the host. "
+            "Copy it to the host first, for example x.cpu()."
+        )
+    try:
+        return np.from_dlpack(x)
+    except (BufferError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"input: cannot read this {type(x).__name__}: {error}") from error
+
+
+def _dlpack_device(x: Any) -> tuple[int, int] | None:
+    if not hasattr(x, "__dlpack__") or not hasattr(x, "__dlpack_device__"):
+        return None
+    kind, ordinal = x.__dlpack_device__()
+    return int(kind), int(ordinal)

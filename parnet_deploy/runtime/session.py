@@ -1,0 +1,310 @@
+"""``Runtime``: a deployment, opened and ready to answer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..deployment import Deployment
+from ..errors import (
+    BackendError,
+    DeviceUnavailableError,
+    EngineLoadError,
+    InputError,
+    MissingExtraError,
+)
+from ..input_size import InputSize
+from ..placement import check_placement
+from ..plan import Plan
+from ..spec import ModelSpec
+from .backend import Backend, LoadedPlan, load_backend
+from .canary import check_canary
+from .choose import none_runs, order_plans, read_plan
+from .device import TimelineEntry
+from .executor import Executor
+from .inputs import Images, address_of, as_images, check_address, check_shape
+
+Logits = NDArray[np.float32]
+
+_LOG = logging.getLogger(__name__)
+_NOT_HERE = (MissingExtraError, DeviceUnavailableError, EngineLoadError)
+
+
+class Runtime:
+    """Answers images with logits. Made by ``open`` or ``from_plan``, closed by ``with``.
+
+    Thread-safe: any number of threads may call; ``slots`` calls run at once, the others wait. The
+    GIL is released while engines run.
+
+    Owns: engines, devices, buffers, worker threads. A process that forks must open it afterwards.
+    """
+
+    def __init__(self, *, spec: ModelSpec, plan: Plan, loaded: LoadedPlan, slots: int) -> None:
+        with ExitStack() as undo:
+            undo.callback(loaded.close)
+            self._executor = Executor(
+                spec=spec,
+                placement=plan.placement,
+                devices=loaded.devices,
+                engines=loaded.engines,
+                input_size=plan.input_size,
+                max_batch=plan.max_batch,
+                slots=slots,
+            )
+            undo.pop_all()
+        self._spec, self._plan, self._loaded, self._slots = spec, plan, loaded, slots
+        self._about: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        backend: str | None = None,
+        plan: str | None = None,
+        slots: int = 1,
+        threads: int | None = None,
+    ) -> Runtime:
+        """Open the best built plan that this machine can run; ``describe`` and the log say which.
+
+        Args:
+            path: The deployment directory.
+            backend: Take plans of this backend only.
+            plan: Take the plan with this key.
+            slots: How many calls run at the same time; each has its own buffers and threads.
+            threads: Cores for the engines; None: what the plan says, else every usable core.
+
+        Raises:
+            DeploymentError: There is no deployment, no such plan, or a file was changed.
+            BackendError: No plan runs on this machine; the message has the reason for each.
+            CheckFailedError: The plan's canary input gave other logits than when it was built.
+        """
+        return Deployment.read(
+            path,
+            lambda found: cls._open(found, backend, plan, slots=slots, threads=threads),
+        )
+
+    @classmethod
+    def from_plan(
+        cls,
+        spec: ModelSpec,
+        plan: Plan,
+        files: Mapping[str, Path],
+        *,
+        backend: Backend | None = None,
+        slots: int = 1,
+        threads: int | None = None,
+    ) -> Runtime:
+        """Open engines that are not in a deployment (yet), as the builder does to measure them.
+
+        Args:
+            spec: The network.
+            plan: What was built.
+            files: Engine file of each segment.
+            backend: An instance to use; None: the one that the plan names.
+            slots: See ``open``.
+            threads: See ``open``.
+
+        Raises:
+            SpecError: The placement does not compute the network.
+            BackendError: The plan does not run on this machine.
+        """
+        check_placement(plan.placement, spec)
+        loader = backend or load_backend(plan.backend)
+        loaded = loader.load(spec, plan, files, threads)
+        return cls(spec=spec, plan=plan, loaded=loaded, slots=slots)
+
+    @classmethod
+    def _open(
+        cls, found: Deployment, backend: str | None, key: str | None, **options: Any
+    ) -> Runtime:
+        skipped: dict[str, str] = {}
+        for name in order_plans(found, backend=backend, key=key):
+            files = read_plan(found, name)
+            try:
+                runtime = cls.from_plan(found.spec, files.plan, files.engines, **options)
+            except _NOT_HERE as error:
+                if key is not None:
+                    raise
+                _LOG.warning("plan %s does not run on this machine: %s", name, error)
+                skipped[name] = str(error)
+                continue
+            runtime._about = {"path": str(found.path), "plan": name, "skipped": skipped}
+            with ExitStack() as undo:
+                undo.callback(runtime.close)
+                if files.canary is not None:
+                    tolerance = files.plan.made.get("tolerance")
+                    runtime._about["canary"] = check_canary(
+                        runtime, files.canary, tolerance, where=f"{found.path}, plan {name}"
+                    )
+                undo.pop_all()
+            _LOG.info("%s: running plan %s on %s", found.path, name, files.plan.backend)
+            return runtime
+        raise none_runs(found, skipped)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The network."""
+        return self._spec
+
+    @property
+    def input_size(self) -> InputSize:
+        """Image sizes that are accepted."""
+        return self._plan.input_size
+
+    @property
+    def max_batch(self) -> int:
+        """Largest batch that is accepted."""
+        return self._plan.max_batch
+
+    def __call__(self, x: object) -> Logits:
+        """Compute logits.
+
+        A C-contiguous array is read in place; one with other strides is copied first. NaN in the
+        input is the caller's business: it comes out as NaN.
+
+        Args:
+            x: A numpy array, or a DLPack object on the host.
+
+        Returns: A fresh array, which the caller owns.
+
+        Shapes: x (N, 3, H, W) float32; logits (N, K) float32.
+
+        Raises:
+            InputError: Shape, dtype, device or batch is not accepted.
+            ExecutionError: This run failed; the next may succeed.
+            DeviceLostError: The device is gone; open the runtime again.
+            BackendError: The runtime is closed.
+        """
+        if self._closed:
+            raise self._refusal()
+        return self._run(as_images(x, self._spec.in_channels))
+
+    def run_into(
+        self,
+        in_ptr: int,
+        out_ptr: int,
+        n: int = 1,
+        stream: int | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        """Compute logits from memory at one address into memory at another. Allocates nothing.
+
+        Without ``stream`` both are host memory, and the call returns when the logits are there.
+        With it (GPU backends) both may be device memory; the work is enqueued behind what is in
+        the stream, and the call returns at once.
+
+        Args:
+            in_ptr: Address of (n, 3, H, W) float32, C-contiguous.
+            out_ptr: Address of (n, K) float32.
+            n: Images.
+            stream: Raw handle of a cuda_stream of the caller, on the device of the last segment.
+            size: (height, width); may be left out if the deployment has one size.
+
+        Owns: the memory stays the caller's and must stay valid until the work is done.
+
+        Raises:
+            InputError: An argument is not accepted; nothing was read or written.
+            DeviceUnavailableError: ``stream`` was given and the backend has no streams.
+            ExecutionError: See ``__call__``, as for the others.
+        """
+        if self._closed:
+            raise self._refusal()
+        if size is None:
+            if not self._plan.input_size.fixed:
+                raise InputError(
+                    f"size: got none, expected (height, width) in {self._plan.input_size}."
+                )
+            size = self._plan.input_size.low
+        shape = check_shape(n, size)
+        image, logits = check_address("in_ptr", in_ptr), check_address("out_ptr", out_ptr)
+        if stream is None:
+            self._executor.run(image, logits, shape)
+        else:
+            self._executor.launch(image, logits, shape, stream)
+
+    def submit(self, x: object) -> Future[Logits]:
+        """Compute logits in another thread.
+
+        Owns: the caller must not change ``x`` before the future is done.
+
+        Raises:
+            InputError: At once, as in ``__call__``. Everything else is in the future.
+        """
+        images = as_images(x, self._spec.in_channels)
+        batch, _, height, width = images.shape
+        self._executor.check((batch, height, width))
+        with self._lock:
+            if self._closed:
+                raise self._refusal()
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._slots, thread_name_prefix="parnet-submit")
+            return self._pool.submit(self._run, images)
+
+    def describe(self) -> dict[str, Any]:
+        """What runs here and how, as plain JSON types."""
+        plan = self._plan
+        return {
+            **self._about,
+            "backend": plan.backend,
+            "placement": plan.placement.to_json(),
+            "precision": plan.precision,
+            "input_size": str(plan.input_size),
+            "max_batch": plan.max_batch,
+            "median_ms": plan.median_ms,
+            "facts": dict(self._loaded.facts),
+            "program": self._executor.describe(),
+        }
+
+    def timeline(self) -> tuple[TimelineEntry, ...]:
+        """Operations finished lately, where the devices record them; simulated ones say so."""
+        return self._executor.timeline()
+
+    def close(self) -> None:
+        """Wait for the work in flight, then free everything. Idempotent; later calls are refused.
+
+        Do not call it from a callback of a future: it would wait for itself.
+        """
+        with self._lock:
+            self._closed = True
+            pool = self._pool
+        if pool is not None:
+            pool.shutdown(wait=True)
+        self._executor.close()
+        self._loaded.close()
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _run(self, images: Images) -> Logits:
+        batch, _, height, width = images.shape
+        logits = np.empty((batch, self._spec.num_classes), dtype=np.float32)
+        self._executor.run(address_of(images), address_of(logits), (batch, height, width))
+        return logits
+
+    def _refusal(self) -> BackendError:
+        return BackendError(
+            f"runtime {self._about.get('path', self._plan.placement.name)}: it is closed. "
+            "Open it again with Runtime.open."
+        )

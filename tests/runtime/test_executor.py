@@ -1,0 +1,411 @@
+"""The executor on fake devices: whatever the order of what may overlap, the numbers are the same."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runtime_toys import (
+    PLACEMENTS,
+    SPECS,
+    fake_executor,
+    fixed_size,
+    images,
+    make_plan,
+    random_placement,
+    reference,
+    run,
+    segment_kernel,
+)
+from test_program import waits, without_step
+
+from parnet_deploy.errors import (
+    BackendError,
+    DeviceLostError,
+    ExecutionError,
+    InputError,
+    OutOfMemoryError,
+    SpecError,
+)
+from parnet_deploy.input_size import InputSize
+from parnet_deploy.placement import Placement, streams
+from parnet_deploy.runtime.executor import Executor
+from parnet_deploy.runtime.fake import FakeBackend
+from parnet_deploy.runtime.fake_device import FakeOptions
+from parnet_deploy.runtime.faults import FaultPlan
+from parnet_deploy.runtime.slot import BOUND_SHAPES
+
+JITTER_US = 50.0
+
+
+def jittered(seed: int = 0, **more) -> FakeOptions:
+    return FakeOptions(seed=seed, jitter_us=JITTER_US, **more)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    count=st.sampled_from(sorted(SPECS)),
+    seed=st.integers(0, 2**32),
+    devices=st.integers(1, 3),
+    lanes=st.integers(1, 4),
+    batches=st.lists(st.integers(1, 3), min_size=2, max_size=4),
+    graphs=st.booleans(),
+)
+def test_any_placement_in_any_order_equals_the_sequential_network(
+    count, seed, devices, lanes, batches, graphs
+):
+    spec = SPECS[count]
+    placement = random_placement(spec, random.Random(seed), devices, lanes)
+    executor = fake_executor(spec, placement, jittered(seed, graphs=graphs), max_batch=3)
+    for index, batch in enumerate(batches):
+        x = images(spec, batch, seed=index)
+        np.testing.assert_array_equal(run(executor, spec, x), reference(spec, x))
+    executor.close()
+
+
+@pytest.mark.parametrize("name", PLACEMENTS)
+def test_the_known_placements_equal_the_sequential_network_for_many_delays(name):
+    spec = SPECS[3]
+    x = [images(spec, seed=seed) for seed in range(3)]
+    expected = [reference(spec, one) for one in x]
+    for seed in range(60):
+        executor = fake_executor(spec, PLACEMENTS[name](spec), jittered(seed))
+        for one, logits in zip(x, expected, strict=True):
+            np.testing.assert_array_equal(run(executor, spec, one), logits)
+        executor.close()
+
+
+def back_to_back(spec, placement, seed: int, program=None, calls: int = 3) -> bool:
+    """Launch calls one behind the other in the caller's stream; whether all logits are right."""
+    executor = fake_executor(spec, placement, jittered(seed), program=program)
+    device = executor._devices[executor.program.main.device]
+    stream = device.create_stream(0)
+    other = device.create_stream(1)
+    memory = [np.zeros((1, 3, *fixed_size(spec).low), np.float32) for _ in range(calls)]
+    results = [np.full((1, spec.num_classes), np.nan, np.float32) for _ in range(calls)]
+    x = [images(spec, seed=index) for index in range(calls)]
+    for source, target, logits in zip(x, memory, results, strict=True):
+        # The image gets to where the network reads it behind other work of the caller's stream.
+        buffer = device.allocate(source.nbytes)
+        device.upload(buffer, source.ctypes.data, source.nbytes, stream)
+        device.download(target.ctypes.data, buffer, source.nbytes, stream)
+        shape = (1, *source.shape[2:])
+        executor.launch(target.ctypes.data, logits.ctypes.data, shape, stream.handle)
+    try:
+        stream.synchronize()
+        copied = [logits.copy() for logits in results]
+        executor.close()
+    except BackendError:
+        return False
+    other.close()
+    return all(
+        np.array_equal(logits, reference(spec, source))
+        for logits, source in zip(copied, x, strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", PLACEMENTS)
+def test_launches_in_the_callers_stream_need_no_wait_between_them(name):
+    spec = SPECS[3]
+    assert all(back_to_back(spec, PLACEMENTS[name](spec), seed) for seed in range(20))
+
+
+@pytest.mark.parametrize("name", [name for name in PLACEMENTS if name != "one"])
+def test_a_forgotten_wait_is_caught(name):
+    """The proof that the fake devices detect: without any one wait, some order gives it away."""
+    spec = SPECS[3]
+    placement = PLACEMENTS[name](spec)
+    program = fake_executor(spec, placement).program
+    for index in waits(program):
+        broken = without_step(program, index)
+        right = (back_to_back(spec, placement, seed, broken, calls=2) for seed in range(200))
+        assert not all(right), f"nobody noticed that this is missing: {program.steps[index]}"
+
+
+def test_slots_run_at_the_same_time_and_share_nothing():
+    spec, placement = SPECS[3], streams(SPECS[3], (0, 1))
+    executor = fake_executor(spec, placement, jittered(), slots=3, max_batch=2)
+    failures = []
+
+    def call(thread: int) -> None:
+        for index in range(12):
+            x = images(spec, 1 + index % 2, seed=100 * thread + index)
+            if not np.array_equal(run(executor, spec, x), reference(spec, x)):
+                failures.append((thread, index))
+
+    threads = [threading.Thread(target=call, args=(thread,)) for thread in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    executor.close()
+    assert failures == []
+
+
+class TestSizes:
+    spec = SPECS[2]
+
+    def test_every_size_of_a_range_and_every_batch(self):
+        size = InputSize(low=(16, 16), high=(48, 32))
+        executor = fake_executor(self.spec, streams(self.spec), jittered(), max_batch=3, size=size)
+        for height in (16, 32, 48):
+            for width in (16, 32):
+                for batch in (1, 2, 3):
+                    x = images(self.spec, batch, seed=height, size=(height, width))
+                    np.testing.assert_array_equal(
+                        run(executor, self.spec, x), reference(self.spec, x)
+                    )
+        executor.close()
+
+    def test_only_so_many_shapes_stay_bound(self):
+        size = InputSize(low=(16, 16), high=(16 * 8, 16 * 8))
+        executor = fake_executor(self.spec, streams(self.spec), size=size)
+        for height in range(16, 129, 16):
+            for width in range(16, 129, 16):
+                run(executor, self.spec, images(self.spec, size=(height, width)))
+        assert len(executor._slots[0].bound) == BOUND_SHAPES
+        executor.close()
+
+    @pytest.mark.parametrize(
+        ("shape", "message"),
+        [
+            ((0, 16, 16), "batch: got 0, expected 1 to 2"),
+            ((-1, 16, 16), "batch: got -1"),
+            ((3, 16, 16), "batch: got 3, expected 1 to 2.*--max-batch"),
+            ((1, 32, 16), "input size: got 32x16, expected 16x16"),
+            ((1, 8, 16), "input size: got 8x16"),
+        ],
+    )
+    def test_what_was_not_prepared_is_refused_and_nothing_is_touched(self, shape, message):
+        executor = fake_executor(self.spec, streams(self.spec), max_batch=2)
+        logits = np.full(64, 7, np.float32)
+        with pytest.raises(InputError, match=message):
+            executor.run(0, logits.ctypes.data, shape)
+        assert np.all(logits == 7)
+        executor.close()
+
+    def test_no_slots(self):
+        with pytest.raises(SpecError, match="slots: got 0"):
+            fake_executor(self.spec, streams(self.spec), slots=0)
+
+
+class TestFaults:
+    spec = SPECS[3]
+    placement: Placement = streams(SPECS[3], (0, 1, 2))
+
+    def executor(self, **faults) -> Executor:
+        options = jittered(faults=FaultPlan(**faults))
+        return fake_executor(self.spec, self.placement, options, slots=faults.pop("slots", 1))
+
+    @pytest.mark.parametrize("segment", [s.name for s in streams(SPECS[3]).segments])
+    def test_a_delayed_producer_changes_nothing(self, segment):
+        executor, x = self.executor(slow_us={segment: 1e6}), images(self.spec)
+        np.testing.assert_array_equal(run(executor, self.spec, x), reference(self.spec, x))
+        assert max(entry.end_us for entry in executor.timeline()) > 1e6
+
+    @pytest.mark.parametrize("segment", [s.name for s in streams(SPECS[3]).segments])
+    def test_an_engine_that_fails_once(self, segment):
+        executor, x = self.executor(fail_once=frozenset({segment})), images(self.spec)
+        logits = np.full((1, 4), 7, np.float32)
+        with pytest.raises(ExecutionError, match=f"segment {segment}: the engine failed"):
+            executor.run(x.ctypes.data, logits.ctypes.data, (1, *x.shape[2:]))
+        assert np.all(logits == 7)
+        np.testing.assert_array_equal(run(executor, self.spec, x), reference(self.spec, x))
+
+    @pytest.mark.parametrize("segment", [s.name for s in streams(SPECS[3]).segments])
+    def test_an_engine_that_writes_nan_or_wrong_values_shows(self, segment):
+        x = images(self.spec)
+        nan = run(self.executor(write_nan=frozenset({segment})), self.spec, x)
+        assert np.isnan(nan).all()
+        wrong = run(self.executor(write_wrong=frozenset({segment})), self.spec, x)
+        assert np.isfinite(wrong).all()
+        assert not np.allclose(wrong, reference(self.spec, x))
+
+    @pytest.mark.parametrize("device", [0, 1, 2])
+    @pytest.mark.parametrize("operations", [0, 1, 3])
+    def test_a_lost_device_is_lost_for_good(self, device, operations):
+        executor, x = self.executor(lose_device={device: operations}), images(self.spec)
+        for _ in range(2):
+            with pytest.raises(DeviceLostError, match=f"device {device}: it was lost"):
+                for _ in range(4):
+                    run(executor, self.spec, x)
+        executor.close()
+        executor.close()
+
+    def test_an_engine_on_the_wrong_device_is_an_illegal_address(self):
+        executor = self.executor(misplaced={"stream0": 2})
+        with pytest.raises(DeviceLostError, match="stream0 is an engine of device 2"):
+            run(executor, self.spec, images(self.spec))
+
+    def test_no_route_between_two_devices(self):
+        executor = self.executor(no_route=frozenset({(2, 0)}))
+        with pytest.raises(DeviceLostError, match="no route to device 0"):
+            run(executor, self.spec, images(self.spec))
+
+    def test_out_of_memory_frees_what_was_made(self):
+        options = FakeOptions(faults=FaultPlan(memory_bytes={2: 1000}))
+        plan = make_plan(self.placement, fixed_size(self.spec), backend="fake")
+        loaded = FakeBackend(options, segment_kernel(self.spec)).load(self.spec, plan, {})
+        with pytest.raises(OutOfMemoryError, match="device 2 memory: got no 12288 bytes, 184 of 1000"):
+            Executor(
+                spec=self.spec,
+                placement=self.placement,
+                devices=loaded.devices,
+                engines=loaded.engines,
+                input_size=plan.input_size,
+            )
+        assert [device.used_bytes for device in loaded.devices.values()] == [0, 0, 0]
+
+    def test_a_failed_launch_surfaces_in_the_callers_stream(self):
+        executor, x = self.executor(fail_once=frozenset({"stream1"})), images(self.spec)
+        stream = executor._devices[2].create_stream(0)
+        logits = np.zeros((1, 4), np.float32)
+        shape = (1, *x.shape[2:])
+        executor.launch(x.ctypes.data, logits.ctypes.data, shape, stream.handle)
+        with pytest.raises(ExecutionError, match="stream1"):
+            stream.synchronize()
+
+    def test_a_launch_on_a_lost_device(self):
+        executor, x = self.executor(lose_device={2: 0}), images(self.spec)
+        stream = executor._devices[2].create_stream(0)
+        logits = np.zeros((1, 4), np.float32)
+        shape = (1, *x.shape[2:])
+        executor.launch(x.ctypes.data, logits.ctypes.data, shape, stream.handle)
+        with pytest.raises(DeviceLostError):
+            stream.synchronize()
+        for _ in range(2):
+            with pytest.raises(DeviceLostError):
+                executor.launch(x.ctypes.data, logits.ctypes.data, shape, stream.handle)
+
+
+class TestMemory:
+    spec = SPECS[3]
+
+    def test_a_tensor_that_stays_is_written_where_it_is_read(self):
+        seen: dict[str, set[int]] = {}
+        plan = make_plan(streams(self.spec), fixed_size(self.spec), backend="fake")
+        loaded = FakeBackend(None, segment_kernel(self.spec)).load(self.spec, plan, {})
+        for engine in loaded.engines.values():
+            engine.bind = spy(engine.bind, seen)
+        executor = Executor(
+            spec=self.spec,
+            placement=plan.placement,
+            devices=loaded.devices,
+            engines=loaded.engines,
+            input_size=plan.input_size,
+        )
+        assert {name: len(addresses) for name, addresses in seen.items()} == dict.fromkeys(seen, 1)
+        assert not [step for step in executor.program.steps if step.op == "copy"]
+
+    def test_calls_allocate_nothing(self):
+        executor = fake_executor(self.spec, streams(self.spec, (0, 1, 2)), max_batch=3, slots=2)
+        before = {device.used_bytes for device in executor._devices.values()}
+        devices = executor._devices.values()
+        for device in devices:
+            device.allocate = device.create_stream = device.create_event = forbidden
+        for batch in (1, 2, 3, 1):
+            run(executor, self.spec, images(self.spec, batch))
+        assert {device.used_bytes for device in devices} == before
+        executor.close()
+        assert [device.used_bytes for device in devices] == [0, 0, 0]
+
+
+def spy(bind, seen):
+    def bound(tensors, slot):
+        for name, tensor in tensors.items():
+            seen.setdefault(name, set()).add(tensor.buffer.address)
+        return bind(tensors, slot)
+
+    return bound
+
+
+def forbidden(*args: object) -> None:
+    raise AssertionError("this must not be called after open")
+
+
+class TestLifetime:
+    spec = SPECS[2]
+
+    def test_close_is_idempotent_and_later_calls_are_refused(self):
+        executor = fake_executor(self.spec, streams(self.spec))
+        executor.close()
+        executor.close()
+        for _ in range(2):
+            with pytest.raises(BackendError, match="it is closed"):
+                run(executor, self.spec, images(self.spec))
+
+    def test_close_waits_for_calls_in_flight(self):
+        begun, go, ends = threading.Event(), threading.Event(), []
+        executor = fake_executor(self.spec, streams(self.spec))
+        engine = executor._slots[0]._engines["head"]
+        compute = engine._kernel
+
+        def slow(inputs):
+            begun.set()
+            go.wait()
+            return compute(inputs)
+
+        engine._kernel = slow
+        call = threading.Thread(
+            target=lambda: ends.append(run(executor, self.spec, images(self.spec)))
+        )
+        closer = threading.Thread(target=executor.close)
+        call.start()
+        begun.wait()
+        closer.start()
+        assert ends == []
+        go.set()
+        call.join()
+        closer.join()
+        np.testing.assert_array_equal(ends[0], reference(self.spec, images(self.spec)))
+
+    def test_whoever_waits_for_a_slot_while_it_closes_is_refused(self):
+        executor = fake_executor(self.spec, streams(self.spec))
+        slot, refused = executor._free.get(), []
+
+        def call() -> None:
+            with pytest.raises(BackendError, match="it is closed"):
+                run(executor, self.spec, images(self.spec))
+            refused.append(True)
+
+        threads = [threading.Thread(target=call) for _ in range(3)]
+        threads.append(threading.Thread(target=executor.close))
+        for thread in threads:
+            thread.start()
+        executor._free.put(slot)
+        for thread in threads:
+            thread.join()
+        # Whoever got the slot before close did was still answered or refused; nobody hangs.
+        assert len(refused) <= 3
+
+    def test_describe_says_what_runs(self):
+        executor = fake_executor(self.spec, streams(self.spec, (0, 1)), max_batch=2, slots=2)
+        about = executor.describe()
+        assert about["slots"] == 2
+        assert about["mode"] == "eager"
+        assert about["simulated"] is True
+        assert about["main"] == {"device": 1, "lane": 0}
+        assert about["steps"] == [str(step) for step in executor.program.steps]
+        assert about["copies"][0] == {"tensor": "x0", "from": 1, "to": 0, "max_bytes": 2 * 128}
+        assert about["buffer_bytes"] > 0
+
+    def test_a_graph_is_captured_on_one_device_and_reported(self):
+        one_device = fake_executor(self.spec, streams(self.spec), jittered(graphs=True))
+        assert one_device.describe()["mode"] == "graph"
+        two_devices = fake_executor(self.spec, streams(self.spec, (0, 1)), jittered(graphs=True))
+        assert two_devices.describe()["mode"] == "eager"
+
+    def test_the_timeline_shows_what_overlaps(self):
+        executor = fake_executor(self.spec, streams(self.spec, (0, 1)))
+        run(executor, self.spec, images(self.spec))
+        entries = executor.timeline()
+        assert all(entry.simulated for entry in entries)
+        runs = [entry.name for entry in entries if entry.op == "run"]
+        assert sorted(runs) == ["head", "stem0", "stream0", "stream1"]
+        by_name = {entry.name: entry for entry in entries}
+        assert by_name["stream0"].start_us < by_name["stream1"].end_us
+        assert by_name["head"].start_us >= by_name["stream0"].end_us
