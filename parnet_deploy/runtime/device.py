@@ -95,14 +95,6 @@ class Tensor:
     buffer: Buffer
     shape: tuple[int, ...]
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensor; the buffer may be larger."""
-        total = 4
-        for extent in self.shape:
-            total *= extent
-        return total
-
 
 class Binding(Protocol):
     """An engine tied to the tensors of one in-flight slot."""

@@ -5,34 +5,21 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError, DeviceUnavailableError, ExecutionError, OutOfMemoryError
+from ..errors import (
+    BackendError,
+    DeviceUnavailableError,
+    ExecutionError,
+    OutOfMemoryError,
+)
 from .device import Buffer, Event, Stream, TimelineEntry
-from .faults import FaultPlan
+from .fake_options import FakeOptions
 from .host import HostBuffer
 from .simulator import Mark, Memory, Queue, Record, Simulator, Wait, Work
-
-
-@dataclass(frozen=True, kw_only=True)
-class FakeOptions:
-    """The machine. The rates are invented; nothing is known about a real device from them.
-
-    ``jitter_us``: upper limit of the random delay of each operation (now and then 100 times that).
-    ``graphs``: whether ``capture`` works.
-    """
-
-    seed: int = 0
-    jitter_us: float = 0.0
-    macs_per_us: float = 10e6
-    bytes_per_us: float = 20e3
-    launch_us: float = 5.0
-    graphs: bool = False
-    faults: FaultPlan = field(default_factory=FaultPlan)
 
 
 class FakeEvent:

@@ -35,8 +35,7 @@ from parnet_deploy.input_size import InputSize
 from parnet_deploy.placement import Placement, streams
 from parnet_deploy.runtime.executor import Executor
 from parnet_deploy.runtime.fake import FakeBackend
-from parnet_deploy.runtime.fake_device import FakeOptions
-from parnet_deploy.runtime.faults import FaultPlan
+from parnet_deploy.runtime.fake_options import FakeOptions, FaultPlan
 from parnet_deploy.runtime.slot import BOUND_SHAPES
 
 JITTER_US = 50.0

@@ -40,8 +40,7 @@ from parnet_deploy.errors import (
 from parnet_deploy.input_size import InputSize
 from parnet_deploy.placement import one, streams
 from parnet_deploy.runtime.fake import FakeBackend
-from parnet_deploy.runtime.fake_device import FakeOptions
-from parnet_deploy.runtime.faults import FaultPlan
+from parnet_deploy.runtime.fake_options import FakeOptions, FaultPlan
 
 SPEC = SPECS[3]
 SIZE = fixed_size(SPEC)
@@ -217,7 +216,7 @@ class TestCanary:
     @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", canary_of(X, X)[:200]])
     def test_a_file_that_is_no_canary(self, tmp_path, content):
         publish(tmp_path / "toy", {"cpu": (ONE, 3.0, "")}, canary=content)
-        with pytest.raises(DeploymentCorruptError, match=r"canary of .*expected x and logits"):
+        with pytest.raises(DeploymentCorruptError, match=r"reference .*expected x and logits"):
             Runtime.open(tmp_path / "toy")
 
     def test_no_canary(self, tmp_path):
