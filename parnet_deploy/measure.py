@@ -12,9 +12,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 QUANTILES = (0.5, 0.9, 0.99)
 _BOOTSTRAPS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to run the network: ``run`` takes images (N, C, H, W) and returns logits (N, K).
+
+    ``load_ms`` is how long it took to get ready, where that means anything; ``note`` says for
+    people what it is.
+    """
+
+    name: str
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    load_ms: float | None
+    note: str
 
 
 @dataclass(frozen=True, kw_only=True)

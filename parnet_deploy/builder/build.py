@@ -37,7 +37,7 @@ from .verify import Arrays, part_values, verify_engines, verify_whole
 BUILD_VERSION = 1  # raise when the same inputs would give other engines
 MEASURE_MS = 3000.0  # how long each candidate is measured, roughly
 ROUNDS = (20, 300)
-CLEARLY_FASTER = 0.98  # a more complicated candidate must be at least this much faster
+CLEARLY_FASTER = 0.98  # what a more complicated candidate must reach, beyond noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,8 +223,8 @@ def _choose(deployment: Deployment, built: list[_Built], on_stage: Progress) -> 
     ratios = {name: compare_latency(latency, base) for name, latency in latencies.items()}
     best = built[0]
     for other in built[1:]:
-        now, then = ratios[other.candidate.label].median, ratios[best.candidate.label].median
-        if now < then * CLEARLY_FASTER:
+        ratio = compare_latency(latencies[other.candidate.label], latencies[best.candidate.label])
+        if ratio.median < CLEARLY_FASTER and ratio.high < 1:
             best = other
     table = [
         {

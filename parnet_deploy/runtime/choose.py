@@ -28,12 +28,17 @@ class PlanFiles:
 
 
 def order_plans(
-    deployment: Deployment, *, backend: str | None = None, key: str | None = None
+    deployment: Deployment,
+    *,
+    backend: str | None = None,
+    key: str | None = None,
+    simulated: bool = False,
 ) -> tuple[str, ...]:
-    """Keys of the plans to try, the best first.
+    """Keys of the plans to try, the best first: by rank of the backend, then the newest.
 
-    By rank of the backend, then by the lowest measured median, then the newest. Simulated plans
-    count only if asked for, or if there are no others.
+    Medians of different builds are not compared: they were measured under different load. Within
+    one build the builder has compared them. Simulated plans count only if asked for, by name or
+    by ``simulated``, or if there are no others.
 
     Raises:
         DeploymentError: There is no such plan.
@@ -47,7 +52,7 @@ def order_plans(
         for name, about in plans.items()
         if key in (None, name) and backend in (None, about.get("backend"))
     }
-    if key is None and backend is None:
+    if key is None and backend is None and not simulated:
         real = {name: about for name, about in chosen.items() if about.get("backend") != FAKE}
         chosen = real or chosen
     if not chosen:
@@ -62,7 +67,7 @@ def order_plans(
             f"expected {asked or 'one or more'}. Run: parnet-deploy build."
         )
     newest = sorted(chosen, key=lambda name: str(chosen[name].get("built", "")), reverse=True)
-    return tuple(sorted(newest, key=lambda name: _merit(chosen[name])))
+    return tuple(sorted(newest, key=lambda name: _rank(chosen[name])))
 
 
 def read_plan(deployment: Deployment, key: str) -> PlanFiles:
@@ -94,10 +99,9 @@ def read_plan(deployment: Deployment, key: str) -> PlanFiles:
     )
 
 
-def _merit(about: Mapping[str, Any]) -> tuple[float, float]:
-    name, median = about.get("backend"), about.get("median_ms")
-    rank = float(BACKENDS[name].rank) if name in BACKENDS else math.inf
-    return rank, float(median) if median is not None else math.inf
+def _rank(about: Mapping[str, Any]) -> float:
+    name = about.get("backend")
+    return BACKENDS[name].rank if name in BACKENDS else math.inf
 
 
 def none_runs(deployment: Deployment, reasons: Mapping[str, str]) -> BackendError:

@@ -1,4 +1,4 @@
 """How a deployment is kept on disk: manifest, artifacts, journal, lock, transaction.
 
-``parnet_deploy.deployment`` is the public face; nothing else imports from here.
+``parnet_deploy.deployment`` is the public face; others take no more than ``files.hash_file`` here.
 """

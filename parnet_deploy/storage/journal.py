@@ -8,6 +8,7 @@ it had come. Before the commit point the deployment is untouched, after it the n
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -143,7 +144,7 @@ def _complete(root: Path, journal: Journal) -> None:
     _check_inside(root, journal)
     staging = root / journal.staging
     for name in journal.remove:
-        (root / name).unlink(missing_ok=True)
+        _remove(root / name)
     _prune(root, journal.remove)
     for name in journal.place:
         _place(root, staging, name)
@@ -153,7 +154,8 @@ def _complete(root: Path, journal: Journal) -> None:
     _place(root, staging, names.MANIFEST)
     fsync_path(root)
     (root / names.JOURNAL).unlink()
-    fsync_path(root)
+    with suppress(OSError):  # all is done; a journal that a power cut brings back does no harm
+        fsync_path(root)
     shutil.rmtree(staging, ignore_errors=True)
 
 
@@ -186,6 +188,13 @@ def _check_room(root: Path, journal: Journal) -> None:
             )
 
 
+def _remove(path: Path) -> None:
+    """Unlink, unless an earlier attempt did and a new file or directory has taken the place."""
+    if path.is_symlink() or not path.is_dir():
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+
+
 def _place(root: Path, staging: Path, name: str) -> None:
     source, target = staging / name, root / name
     if source.exists():
@@ -202,8 +211,11 @@ def _prune(root: Path, removed: Iterable[str]) -> None:
     """Remove directories that are empty now."""
     for name in removed:
         for folder in Path(name).parents[:-1]:
-            with suppress(OSError):  # not empty, or gone already
+            try:
                 (root / folder).rmdir()
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.ENOTDIR):
+                    raise
 
 
 def _folders(base: Path, files: Iterable[str]) -> list[Path]:

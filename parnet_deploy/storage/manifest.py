@@ -141,7 +141,8 @@ def load_manifest(root: Path) -> Manifest:
             f"deployment {root}: got no {names.MANIFEST} there, expected a directory written by "
             "this package. Run: parnet-deploy fuse model.pt."
         ) from error
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
+    except (OSError, RuntimeError, ValueError) as error:
+        # RuntimeError: a loop of symbolic links; ValueError: no file name
         raise DeploymentError(
             f"manifest {path}: cannot read it: got {error}, expected a readable file. "
             "Check the permissions of the directory."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +59,8 @@ def _known(root: Path) -> list[Path]:
 
 
 def _is_deployment(path: Path) -> bool:
-    return (path / names.MANIFEST).is_file() or (path / names.JOURNAL).is_file()
+    # os.path, for pathlib raises on what cannot be a file name
+    return any(os.path.isfile(path / name) for name in (names.MANIFEST, names.JOURNAL))
 
 
 def _named(name: str, root: Path, known: list[Path]) -> Found:

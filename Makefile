@@ -1,0 +1,81 @@
+# "make help" lists what there is. Nothing needs to be prepared: each target makes the virtual
+# environment first if it is not there. Python 3.10 or later and make are all it takes.
+#
+# Without a GPU, the CPU build of PyTorch saves several GB: let pip find it in PyTorch's own index,
+#     PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
+# (see https://pytorch.org/get-started/locally/). Any other pip setting works in the same way.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+EXTRAS ?= cpu,export,dev
+WORKERS ?= 2
+PYTEST_ARGS ?=
+PYTHON ?= $(shell for python in python3.11 python3 python3.14 python3.13 python3.12 python3.10; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
+	&& { echo "$$python"; break; }; done)
+
+comma := ,
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
+
+# One thread for each test process, and none that spins while it waits: the machine is shared.
+QUIET := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
+
+.PHONY: help install demo test test-all check lint format bench build clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
+		| awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+
+install: $(READY) ## Make .venv and install the package into it (editable, pinned versions)
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.10 or later found." \
+		"Install one, or name it: make PYTHON=/path/to/python $(MAKECMDGOALS)" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { echo "make: $(PYTHON) comes without" \
+		"the venv module. Install it (Debian, Ubuntu: apt install python3-venv), or name another" \
+		"Python: make PYTHON=/path/to/python $(MAKECMDGOALS)" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+
+$(READY): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet \
+		-c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(READY) ## A trained network from checkpoint to answers, in about a minute
+	$(BIN)/parnet-deploy demo
+
+test: $(READY) ## Run the tests, but for the slow ones
+	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
+
+test-all: $(READY) ## Run all tests
+	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+lint: $(READY) ## Style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## Let ruff repair what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+build: $(READY) ## Build the wheel and the source distribution into dist/
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist --no-isolation
+	rm -rf build
+
+check: lint test-all build ## Everything that CI runs
+
+bench: $(READY) ## Measure ParNet-S and everything in benchmarks/ (minutes; nothing else may run)
+	@set -e; for script in benchmarks/bench_*.py; do \
+		test -e "$$script" || { echo "make: benchmarks/ holds no bench_*.py" >&2; exit 1; }; \
+		echo "== $$script"; $(BIN)/python "$$script"; done
+
+clean: ## Remove what the tools made; keeps engines/ and .venv
+	rm -rf build dist htmlcov .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.import_linter_cache *.egg-info
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print | xargs rm -rf

@@ -1,0 +1,1 @@
+"""How fast a deployment is here, and against what, in one alternated run."""

@@ -1,0 +1,95 @@
+"""The step ``verify``: hold the built plans of a deployment against the trained network again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compare import ENGINE_TOLERANCE, Parity, compare
+from ..deployment import Deployment, step_key
+from ..errors import CheckFailedError, DeploymentError
+from ..reference import REFERENCE, Reference
+from ..runtime.choose import order_plans, read_plan
+from ..runtime.session import Runtime
+from ..steps import Progress, StepResult, write_report
+from .verify import part_values, verify_engines, verify_whole
+
+VERIFY_REPORT = "reports/verify.json"
+Images = NDArray[np.float32]  # (N, C, H, W)
+Network = Callable[[Images], NDArray[np.float32]]
+
+
+def verify_to_deployment(
+    directory: Path,
+    *,
+    plans: Sequence[str] | None = None,
+    images: Images | None = None,
+    trained: Network | None = None,
+    on_stage: Progress = lambda text: None,
+) -> StepResult:
+    """Verify plans on the stored reference, and on more images where the trained network is there.
+
+    Each plan gets a canary check when opened, a check of each engine alone, of the whole at batch
+    1 and inside a batch, and of every given image against ``trained`` with equal top-1.
+
+    Args:
+        directory: The deployment, built.
+        plans: Keys of the plans; None: all.
+        images: More inputs, preprocessed, of one accepted size.
+        trained: The training form, from images to logits (``export.trained.training_form``).
+        on_stage: Called with what is being done, for progress.
+
+    Raises:
+        CheckFailedError: A comparison failed; the report was not published.
+        DeploymentError: There is no such plan, or the deployment is damaged.
+    """
+    deployment = Deployment.open(directory)
+    integrity = deployment.verify()
+    if not integrity:
+        bad = ", ".join(integrity.missing + integrity.changed)
+        raise DeploymentError(
+            f"deployment {directory}: missing or changed: {bad}. Restore the files from a copy, "
+            "or run the step again that makes them."
+        )
+    reference = Reference.unpack(deployment.read_bytes(REFERENCE), str(directory))
+    values = part_values(deployment, reference.image)
+    report: dict[str, Any] = {"artifacts": len(deployment.artifacts), "plans": {}}
+    for key in plans if plans is not None else order_plans(deployment, simulated=True):
+        on_stage(f"verifying plan {key}")
+        files = read_plan(deployment, key)
+        checks = verify_engines(deployment.spec, files.plan, files.engines, values)
+        with Runtime.open(directory, plan=key) as runtime:
+            checks += verify_whole(
+                runtime, reference.image, reference.logits, max_batch=runtime.max_batch
+            )
+            if images is not None and trained is not None:
+                checks.append(_verify_images(runtime, images, trained))
+        report["plans"][key] = [check.to_json() for check in checks]
+        _require(checks, key)
+    with Deployment.edit(directory) as txn:
+        write_report(txn.stage(VERIFY_REPORT), report)
+        made_from = {f"build:{key}" for key in report["plans"]}
+        txn.finish_step("verify", key=step_key(digest=deployment.digest), made_from=made_from)
+    return StepResult(path=directory, skipped=False, report=report)
+
+
+def _verify_images(runtime: Runtime, images: Images, trained: Network) -> Parity:
+    """All images one by one, as they come in real life, against the trained network."""
+    got = np.concatenate([runtime(images[i : i + 1]) for i in range(len(images))])
+    expected = np.concatenate([trained(images[i : i + 1]) for i in range(len(images))])
+    what = f"{len(images)} images against the training form"
+    return compare(got, expected, tolerance=ENGINE_TOLERANCE, what=what)
+
+
+def _require(checks: Sequence[Parity], key: str) -> None:
+    for check in checks:
+        check.require()
+        if check.top1_equal is not None and check.top1_equal < 1:
+            raise CheckFailedError(
+                f"parity: plan {key}, {check.what}: top-1 differs for "
+                f"{1 - check.top1_equal:.2%} of the images, expected none."
+            )
