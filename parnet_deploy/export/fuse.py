@@ -250,7 +250,7 @@ def reads_unshuffled(block: BlockSpec, spec: ModelSpec) -> bool:
 
 
 def unshuffle(channels: int) -> Tensor:
-    """The order with which ``w[:, unshuffle(C)]`` reads unshuffled what ``w`` read shuffled."""
+    """Order of input channels with which weights of shuffled ones read them unshuffled."""
     shuffled = shuffle_channels(torch.arange(channels).view(1, -1, 1, 1), SHUFFLE_GROUPS)
     return shuffled.flatten().argsort()
 
