@@ -16,6 +16,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.14 python3.13 python3
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
 	&& { echo "$$python"; break; }; done)
 
+BENCHMARKS := cpu overhead fusion_forms
 comma := ,
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
@@ -70,10 +71,9 @@ build: $(READY) ## Build the wheel and the source distribution into dist/
 
 check: lint test-all build ## Everything that CI runs
 
-bench: $(READY) ## Measure ParNet-S and everything in benchmarks/ (minutes; nothing else may run)
-	@set -e; for script in benchmarks/bench_*.py; do \
-		test -e "$$script" || { echo "make: benchmarks/ holds no bench_*.py" >&2; exit 1; }; \
-		echo "== $$script"; $(BIN)/python "$$script"; done
+bench: $(READY) ## Measure everything in benchmarks/ on ParNet-S (minutes; nothing else may run)
+	@set -e; for name in $(BENCHMARKS); do \
+		echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py; done
 
 clean: ## Remove what the tools made; keeps engines/ and .venv
 	rm -rf build dist htmlcov .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis \

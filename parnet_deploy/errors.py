@@ -16,6 +16,7 @@
     │   ├── EngineBuildError          building an engine failed
     │   ├── EngineLoadError           an engine file cannot be loaded here
     │   ├── ExecutionError            one run failed; the next may succeed
+    │   ├── OutOfMemoryError          the device has too little memory
     │   └── DeviceLostError           sticky: the device must not be used again
     └── CheckFailedError              exit 3: a proof did not hold
 

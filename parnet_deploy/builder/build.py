@@ -5,23 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from .. import __version__
 from ..compare import ENGINE_TOLERANCE
 from ..deployment import Deployment, step_key
 from ..errors import DeploymentError, DeviceUnavailableError, SpecError
-from ..measure import Latency, alternate, compare_latency
 from ..plan import CANARY_FILE, PLAN_FILE, PLAN_SCHEMA, Plan
 from ..reference import REFERENCE, Reference
 from ..runtime.backend import backend_rank
@@ -32,12 +27,10 @@ from ..spec import ModelSpec
 from ..steps import Progress, StepResult, write_report
 from .candidates import Candidate, cpu_candidates, device_candidates
 from .onnx_merge import merge_segment
+from .planner import Built, choose_fastest, engine_files
 from .verify import Arrays, part_values, verify_engines, verify_whole
 
 BUILD_VERSION = 1  # raise when the same inputs would give other engines
-MEASURE_MS = 3000.0  # how long each candidate is measured, roughly
-ROUNDS = (20, 300)
-CLEARLY_FASTER = 0.98  # what a more complicated candidate must reach, beyond noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +85,10 @@ def build_to_deployment(
         report = json.loads(deployment.read_bytes(f"plans/{plan_key}/{PLAN_FILE}"))
         return StepResult(path=directory, skipped=True, report={"plan": plan_key, **report})
     with tempfile.TemporaryDirectory(prefix="parnet-build-") as scratch:
-        built = _build_all(deployment, options, Path(scratch), on_stage)
-        plan, folder = _choose(deployment, built, on_stage)
+        reference = Reference.unpack(deployment.read_bytes(REFERENCE), str(directory))
+        built = _build_all(deployment, options, reference, Path(scratch), on_stage)
+        best, measured = choose_fastest(deployment.spec, built, reference.image, on_stage)
+        plan, folder = replace(best.plan, measured=measured), best.folder
         report = plan.to_json()
         with Deployment.edit(directory) as txn:
             for file in plan.engines.values():
@@ -131,28 +126,22 @@ def choose_backend(options: BuildOptions) -> BuildOptions:
             f"--gpus {asked}: {reason}. On the CPU run: parnet-deploy build; "
             f"to simulate the GPUs: parnet-deploy build --gpus {asked} --backend fake."
         )
-    return BuildOptions(**{**asdict(options), "backend": backend or "onnxruntime"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Built:
-    """A candidate's engines in a scratch folder, proved."""
-
-    candidate: Candidate
-    plan: Plan
-    folder: Path
+    return replace(options, backend=backend or "onnxruntime")
 
 
 def _build_all(
-    deployment: Deployment, options: BuildOptions, scratch: Path, on_stage: Progress
-) -> list[_Built]:
+    deployment: Deployment,
+    options: BuildOptions,
+    reference: Reference,
+    scratch: Path,
+    on_stage: Progress,
+) -> list[Built]:
     """Merge, write and prove every candidate."""
     spec = deployment.spec
     graphs = {
         part.name: onnx.load_from_string(deployment.read_bytes(f"onnx/{part.name}.onnx"))
         for part in spec.parts
     }
-    reference = Reference.unpack(deployment.read_bytes(REFERENCE), str(deployment.path))
     values = part_values(deployment, reference.image)
     built = []
     for candidate in _candidates(deployment, options):
@@ -166,9 +155,8 @@ def _build_all(
         plan = _plan(deployment, options, candidate)
         on_stage(f"proving {candidate.label}")
         checks = _prove(spec, plan, folder, reference, values)
-        made = {**plan.made, "checks": checks}
-        plan = Plan(**{**vars(plan), "made": made})
-        built.append(_Built(candidate=candidate, plan=plan, folder=folder))
+        plan = replace(plan, made={**plan.made, "checks": checks})
+        built.append(Built(candidate=candidate, plan=plan, folder=folder))
     return built
 
 
@@ -204,62 +192,11 @@ def _plan(deployment: Deployment, options: BuildOptions, candidate: Candidate) -
 def _prove(
     spec: ModelSpec, plan: Plan, folder: Path, reference: Reference, values: Arrays
 ) -> list[dict[str, Any]]:
-    files = _files(plan, folder)
+    files = engine_files(plan, folder)
     checks = verify_engines(spec, plan, files, values)
     with Runtime.from_plan(spec, plan, files) as runtime:
         checks += verify_whole(runtime, reference.image, reference.logits, max_batch=plan.max_batch)
     return [check.require().to_json() for check in checks]
-
-
-def _choose(deployment: Deployment, built: list[_Built], on_stage: Progress) -> tuple[Plan, Path]:
-    """Measure the candidates alternated and take the fastest; the simplest if it is a draw."""
-    if built[0].plan.backend == "fake":
-        measured: dict[str, Any] = {"note": "simulated devices: nothing was measured"}
-        return Plan(**{**vars(built[0].plan), "measured": measured}), built[0].folder
-    on_stage("measuring " + "; ".join(b.candidate.label for b in built))
-    image = Reference.unpack(deployment.read_bytes(REFERENCE), str(deployment.path)).image
-    latencies = _measure(deployment.spec, built, image)
-    base = latencies[built[0].candidate.label]
-    ratios = {name: compare_latency(latency, base) for name, latency in latencies.items()}
-    best = built[0]
-    for other in built[1:]:
-        ratio = compare_latency(latencies[other.candidate.label], latencies[best.candidate.label])
-        if ratio.median < CLEARLY_FASTER and ratio.high < 1:
-            best = other
-    table = [
-        {
-            "candidate": item.candidate.label,
-            "placement": item.candidate.placement.name,
-            "threads": item.candidate.threads,
-            "median_ms": latencies[item.candidate.label].median_ms,
-            "p99_ms": latencies[item.candidate.label].quantile_ms(0.99),
-            "ratio": ratios[item.candidate.label].to_json(),
-            "chosen": item is best,
-        }
-        for item in built
-    ]
-    measured = {"median_ms": latencies[best.candidate.label].median_ms, "candidates": table}
-    return Plan(**{**vars(best.plan), "measured": measured}), best.folder
-
-
-def _measure(
-    spec: ModelSpec, built: list[_Built], image: NDArray[np.float32]
-) -> dict[str, Latency]:
-    with ExitStack() as stack:
-        arms: dict[str, Callable[[], object]] = {}
-        for item in built:
-            runtime = stack.enter_context(
-                Runtime.from_plan(spec, item.plan, _files(item.plan, item.folder))
-            )
-            arms[item.candidate.label] = partial(runtime, image)
-        trial = alternate(arms, rounds=3)
-        slowest = max(latency.median_ms for latency in trial.values())
-        rounds = int(min(max(MEASURE_MS / slowest, ROUNDS[0]), ROUNDS[1]))
-        return alternate(arms, rounds=rounds)
-
-
-def _files(plan: Plan, folder: Path) -> dict[str, Path]:
-    return {segment: folder / file for segment, file in plan.engines.items()}
 
 
 def _step_key(deployment: Deployment, options: BuildOptions) -> str:

@@ -183,7 +183,7 @@ def _fuse_residual(
     state: Tensors, block: BlockSpec, weight: Tensor, bias: Tensor, gate: Tensor
 ) -> dict[str, Tensor]:
     """The pool commutes with the identity BatchNorm: gate(scale p(x) + shift) is affine in p(x)."""
-    scale, shift = _affine(state, f"{block.name}.block.rbr_identity")
+    scale, shift = affine(state, f"{block.name}.block.rbr_identity")
     return {
         "conv.weight": weight,
         "conv.bias": bias,
@@ -205,7 +205,7 @@ def _fuse_fusion(
     fused = {"conv.bias": bias, "gate.bias": torch.zeros_like(bias)}
     border = torch.zeros_like(weight[:, :1])
     for index, side in enumerate("ab"):
-        scale, shift = _affine(state, f"{block.norm}.b{index + 1}")
+        scale, shift = affine(state, f"{block.norm}.b{index + 1}")
         kernel, kernel_scale, kernel_shift = _one_input(weight, index, scale, shift)
         fused[f"conv_{side}.weight"] = kernel * kernel_scale
         border += (kernel * kernel_shift).sum(1, keepdim=True)
@@ -251,18 +251,18 @@ def reads_unshuffled(block: BlockSpec, spec: ModelSpec) -> bool:
 
 
 def unshuffle(channels: int) -> Tensor:
-    """The order with which ``w[:, unshuffle(C)]`` reads unshuffled what ``w`` read shuffled."""
+    """Column order that lets a kernel made for shuffled channels read unshuffled ones."""
     shuffled = shuffle_channels(torch.arange(channels).view(1, -1, 1, 1), SHUFFLE_GROUPS)
     return shuffled.flatten().argsort()
 
 
 def _fold_conv_bn(state: Tensors, prefix: str) -> tuple[Tensor, Tensor]:
-    scale, shift = _affine(state, f"{prefix}.bn")
+    scale, shift = affine(state, f"{prefix}.bn")
     weight = state[f"{prefix}.conv.weight"]
     return weight * scale.view(-1, 1, 1, 1), shift  # float64, for scale is
 
 
-def _affine(state: Tensors, prefix: str) -> tuple[Tensor, Tensor]:
+def affine(state: Tensors, prefix: str) -> tuple[Tensor, Tensor]:
     """BatchNorm in evaluation mode as x * scale + shift, each (C,)."""
     deviation = (_double(state, f"{prefix}.running_var") + BATCH_NORM_EPS).sqrt()
     scale = _double(state, f"{prefix}.weight") / deviation

@@ -57,6 +57,7 @@ class RepVggSseBlock(nn.Module):
         return weights
 
     def forward(self, x: Tensor) -> Tensor:
+        """Branches, gate, activation, shuffle."""
         out = self.rbr_dense(x) + self.rbr_1x1(x)
         if self.rbr_identity is not None:
             identity = self.rbr_identity(x)
@@ -76,6 +77,7 @@ class TwoBatchNorms(nn.Module):
         self.b2 = _batch_norm(channels)
 
     def forward(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Normalise each input."""
         return self.b1(pair[0]), self.b2(pair[1])
 
 
@@ -87,6 +89,7 @@ class ParNetBlock(nn.Module):
         self.block = RepVggSseBlock(spec, activation)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The block."""
         out: Tensor = self.block(x)
         return out
 
@@ -142,6 +145,7 @@ class ParNet(nn.Module):
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
+        """Logits of images."""
         x = image
         previous: Tensor | None = None
         for i, (init, stream) in enumerate(zip(self.inits, self.streams, strict=True)):

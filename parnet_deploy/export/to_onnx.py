@@ -28,15 +28,20 @@ IR_VERSION = 8  # the one that belongs to opset 17 (ONNX 1.12)
 BATCH = "batch"
 
 
-def part_to_onnx(network: FusedNetwork, part: PartSpec, size: InputSize) -> onnx.ModelProto:
-    """One part as a checked ONNX model.
+def part_to_onnx(
+    network: FusedNetwork,
+    part: PartSpec,
+    size: InputSize,
+    graph_type: type[PartGraph] | None = None,
+) -> onnx.ModelProto:
+    """One part as a checked ONNX model. ``graph_type`` writes it in another form, to compare.
 
     Shapes: as ``spec.tensors`` says, with a leading dynamic batch axis; all float32.
 
     Raises:
         onnx.checker.ValidationError: The graph is wrong, which would be a bug here.
     """
-    graph = _Graph(network, size)
+    graph = (graph_type or PartGraph)(network, size)
     inputs: Sequence[str] = part.inputs
     for block in part.blocks:
         inputs = (graph.block(block, inputs),)
@@ -74,7 +79,7 @@ def _shape(tensor: TensorSpec, size: InputSize) -> list[int | str]:
     return shape
 
 
-class _Graph:
+class PartGraph:
     """Collects nodes and initializers; every name starts with the block it belongs to."""
 
     def __init__(self, network: FusedNetwork, size: InputSize) -> None:
@@ -90,11 +95,11 @@ class _Graph:
         elif block.kind == "down":
             out = self._down(block, inputs[0])
         else:
-            out = self._fusion(block, inputs)
+            out = self.fusion(block, inputs)
         out = self._activation(block, out)
         if keeps_shuffle(block, self.network.spec):
             order = np.arange(block.out_channels).reshape(SHUFFLE_GROUPS, -1).T.flatten()
-            index = self._constant(f"{block.name}/shuffle.order", order)
+            index = self.constant(f"{block.name}/shuffle.order", order)
             out = self.node("Gather", [out, index], f"{block.name}/shuffle", axis=1)
         return out
 
@@ -102,28 +107,35 @@ class _Graph:
         """Append global average pool and the linear layer; writes the logits."""
         pooled = self.node("GlobalAveragePool", [features], "head/pool")
         flat = self.node("Flatten", [pooled], "head/flatten", axis=1)
-        weight, bias = (self._weight(f"head.fc.{name}") for name in ("weight", "bias"))
+        weight, bias = (self.weight(f"head.fc.{name}") for name in ("weight", "bias"))
         self.node("Gemm", [flat, weight, bias], "head/fc", output=LOGITS, transB=1)
 
     def _residual(self, block: BlockSpec, x: str) -> str:
         name = block.name
-        gate = self._gate(block, [x], ["gate"])
-        scale, shift = (self._weight(f"{name}.side.{f}", (-1, 1, 1)) for f in ("scale", "shift"))
+        gate = self.gate(block, [x], ["gate"])
+        scale, shift = (self.weight(f"{name}.side.{f}", (-1, 1, 1)) for f in ("scale", "shift"))
         side = self.node("Mul", [x, scale], f"{name}/side_scale")
         side = self.node("Add", [side, shift], f"{name}/side")
         side = self.node("Mul", [side, gate], f"{name}/gated_side")
-        return self.node("Add", [self._conv(block, x, "conv"), side], f"{name}/sum")
+        return self.node("Add", [self.conv(block, x, "conv"), side], f"{name}/sum")
 
     def _down(self, block: BlockSpec, x: str) -> str:
-        gate = self._gate(block, [x], ["gate"])
-        return self.node("Mul", [self._conv(block, x, "conv"), gate], f"{block.name}/gated")
+        gate = self.gate(block, [x], ["gate"])
+        return self.node("Mul", [self.conv(block, x, "conv"), gate], f"{block.name}/gated")
 
-    def _fusion(self, block: BlockSpec, inputs: Sequence[str]) -> str:
+    def fusion(self, block: BlockSpec, inputs: Sequence[str]) -> str:
+        """A fusion block up to its activation: one convolution per input, and their sum.
+
+        Chosen by measurement (benchmarks/fusion_forms.py): one convolution on a concat, or an
+        elementwise affine in place of the bias map, is as fast within noise on ONNX Runtime, but
+        needs more operations (Slice, Concat, Mul, Add), and INT8 would tie both inputs of a
+        concat to one scale.
+        """
         name = block.name
-        gate = self._gate(block, inputs, ["gate_a", "gate_b"])
-        a, b = (self._conv(block, x, f"conv_{s}") for x, s in zip(inputs, "ab", strict=True))
+        gate = self.gate(block, inputs, ["gate_a", "gate_b"])
+        a, b = (self.conv(block, x, f"conv_{s}") for x, s in zip(inputs, "ab", strict=True))
         out = self.node("Add", [a, b], f"{name}/sum")
-        out = self.node("Add", [out, self._bias_map(block, inputs[0])], f"{name}/bias")
+        out = self.node("Add", [out, self.bias_map(block, inputs[0])], f"{name}/bias")
         return self.node("Mul", [out, gate], f"{name}/gated")
 
     def _activation(self, block: BlockSpec, x: str) -> str:
@@ -132,22 +144,23 @@ class _Graph:
         gate = self.node("Sigmoid", [x], f"{block.name}/silu_sigmoid")
         return self.node("Mul", [x, gate], f"{block.name}/silu")
 
-    def _gate(self, block: BlockSpec, inputs: Sequence[str], fields: Sequence[str]) -> str:
+    def gate(self, block: BlockSpec, inputs: Sequence[str], fields: Sequence[str]) -> str:
         """Sigmoid of 1x1 convolutions of the pooled inputs, (N, O, 1, 1)."""
         logit = ""
         for x, field in zip(inputs, fields, strict=True):
             pool = self.node("GlobalAveragePool", [x], f"{block.name}/{field}_pool")
-            conv = self._conv(block, pool, field, with_bias=not logit)
+            conv = self.conv(block, pool, field, with_bias=not logit)
             logit = self.node("Add", [logit, conv], f"{block.name}/gate_sum") if logit else conv
         return self.node("Sigmoid", [logit], f"{block.name}/gate_sigmoid")
 
-    def _conv(self, block: BlockSpec, x: str, field: str, *, with_bias: bool | None = None) -> str:
+    def conv(self, block: BlockSpec, x: str, field: str, *, with_bias: bool | None = None) -> str:
+        """Append a convolution with the weights of a field, and its bias if there is one."""
         tensors = self.network.block(block.name)
         _, channels, kernel = tensors[f"{field}.weight"].shape[:3]
         bias = f"{'gate' if field.startswith('gate') else field}.bias"
-        inputs = [x, self._weight(f"{block.name}.{field}.weight")]
+        inputs = [x, self.weight(f"{block.name}.{field}.weight")]
         if with_bias is not False and bias in tensors:
-            inputs.append(self._weight(f"{block.name}.{bias}"))
+            inputs.append(self.weight(f"{block.name}.{bias}"))
         return self.node(
             "Conv",
             inputs,
@@ -158,22 +171,22 @@ class _Graph:
             group=block.in_channels // channels,
         )
 
-    def _bias_map(self, block: BlockSpec, x: str) -> str:
+    def bias_map(self, block: BlockSpec, x: str) -> str:
         """A constant (1, O, H, W) at a fixed size, else computed from the size of ``x``."""
         fields = self.network.block(block.name)
         if self.size.fixed:
-            height, width = self._input_size(block)
+            height, width = self.map_size(block)
             exact = {name: tensor.double() for name, tensor in fields.items()}
             value = bias_map(exact, height, width, stride=block.stride).numpy()
-            return self._constant(f"{block.name}.bias_map", value.astype(np.float32))
+            return self.constant(f"{block.name}.bias_map", value.astype(np.float32))
         name = f"{block.name}/ones"
         shape = self.node("Shape", [x], f"{name}_shape", start=2)
-        one = self._constant(f"{name}_lead", np.array([1, 1]))
+        one = self.constant(f"{name}_lead", np.array([1, 1]))
         shape = self.node("Concat", [one, shape], f"{name}_full", axis=0)
         value_one = numpy_helper.from_array(np.ones(1, np.float32))
         ones = self.node("ConstantOfShape", [shape], name, value=value_one)
-        weight = self._weight(f"{block.name}.border.weight")
-        bias = self._weight(f"{block.name}.conv.bias")
+        weight = self.weight(f"{block.name}.border.weight")
+        bias = self.weight(f"{block.name}.conv.bias")
         return self.node(
             "Conv",
             [ones, weight, bias],
@@ -183,18 +196,20 @@ class _Graph:
             pads=[1] * 4,
         )
 
-    def _input_size(self, block: BlockSpec) -> tuple[int, int]:
-        """A fusion is the first block of its part, so it reads the part's first input."""
+    def map_size(self, block: BlockSpec) -> tuple[int, int]:
+        """Input height and width of a fusion block: it is the first of its part."""
         spec = self.network.spec
         part = next(part for part in spec.parts if block in part.blocks)
         _, height, width = spec.tensors[part.inputs[0]].shape(*self.size.high)
         return height, width
 
-    def _weight(self, name: str, shape: tuple[int, ...] | None = None) -> str:
+    def weight(self, name: str, shape: tuple[int, ...] | None = None) -> str:
+        """A fused tensor as a constant, reshaped if a shape is given."""
         value = self.network.tensors[name].numpy()
-        return self._constant(name, value if shape is None else value.reshape(shape))
+        return self.constant(name, value if shape is None else value.reshape(shape))
 
-    def _constant(self, name: str, value: NDArray[np.float32] | NDArray[np.int64]) -> str:
+    def constant(self, name: str, value: NDArray[np.float32] | NDArray[np.int64]) -> str:
+        """Add a constant; returns its name."""
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 

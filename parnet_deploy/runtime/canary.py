@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compare import ENGINE_TOLERANCE, compare
-from ..errors import CheckFailedError, DeploymentCorruptError
+from ..errors import CheckFailedError
+from ..reference import Reference
 
 
 def check_canary(
@@ -25,7 +24,7 @@ def check_canary(
 
     Args:
         run: From images to logits.
-        data: An npz file with ``x`` (N, 3, H, W) and ``logits`` (N, K).
+        data: A packed ``Reference``.
         tolerance: Largest difference, relative to the largest stored logit.
         where: For messages.
 
@@ -33,17 +32,13 @@ def check_canary(
 
     Raises:
         CheckFailedError: The engines compute something else here.
-        DeploymentCorruptError: The data is not a canary.
+        DeploymentCorruptError: The data is not a reference.
     """
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            x, expected = stored["x"], stored["logits"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DeploymentCorruptError(
-            f"canary of {where}: got {error!r}, expected x and logits. Run: parnet-deploy build."
-        ) from error
+    reference = Reference.unpack(data, where)
     limit = ENGINE_TOLERANCE if tolerance is None else float(tolerance)
-    parity = compare(run(x), expected, tolerance=limit, what=f"canary of {where}")
+    parity = compare(
+        run(reference.image), reference.logits, tolerance=limit, what=f"canary of {where}"
+    )
     if not parity:
         raise CheckFailedError(
             f"{parity}. The engines compute something else on this machine. "

@@ -95,14 +95,6 @@ class Tensor:
     buffer: Buffer
     shape: tuple[int, ...]
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensor; the buffer may be larger."""
-        total = 4
-        for extent in self.shape:
-            total *= extent
-        return total
-
 
 class Binding(Protocol):
     """An engine tied to the tensors of one in-flight slot."""
@@ -184,7 +176,7 @@ class Device(Protocol):
     def download(self, address: int, source: Buffer, nbytes: int, stream: Any) -> None:
         """Enqueue a copy to memory that the caller names by address (host, or this backend's)."""
 
-    def capture(self, work: Callable[[], None], stream: Stream) -> Callable[[], None] | None:
+    def capture(self, work: Callable[[], None], stream: Any) -> Callable[[], None] | None:
         """Turn work on this device into one launch.
 
         ``work`` enqueues; everything in it forks from ``stream`` and joins it again, all addresses

@@ -19,7 +19,8 @@ from ..plan import Plan
 from ..spec import ModelSpec
 from .backend import LoadedPlan, import_for
 from .device import Tensor
-from .fake_device import FakeDevice, FakeOptions, FakeStream, own_buffer
+from .fake_device import FakeDevice, FakeStream, own_buffer
+from .fake_options import FakeOptions
 from .simulator import Simulator, Work
 
 Arrays = Mapping[str, NDArray[np.float32]]

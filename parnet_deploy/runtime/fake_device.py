@@ -5,34 +5,22 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError, DeviceUnavailableError, ExecutionError, OutOfMemoryError
-from .device import Buffer, Event, Stream, TimelineEntry
-from .faults import FaultPlan
+from ..errors import (
+    BackendError,
+    DeviceUnavailableError,
+    OutOfMemoryError,
+)
+from .device import Buffer, Event, TimelineEntry
+from .fake_capture import Capture
+from .fake_options import FakeOptions
 from .host import HostBuffer
 from .simulator import Mark, Memory, Queue, Record, Simulator, Wait, Work
-
-
-@dataclass(frozen=True, kw_only=True)
-class FakeOptions:
-    """The machine. The rates are invented; nothing is known about a real device from them.
-
-    ``jitter_us``: upper limit of the random delay of each operation (now and then 100 times that).
-    ``graphs``: whether ``capture`` works.
-    """
-
-    seed: int = 0
-    jitter_us: float = 0.0
-    macs_per_us: float = 10e6
-    bytes_per_us: float = 20e3
-    launch_us: float = 5.0
-    graphs: bool = False
-    faults: FaultPlan = field(default_factory=FaultPlan)
 
 
 class FakeEvent:
@@ -203,11 +191,11 @@ class FakeDevice:
 
         self._copy(f"device {source.device} -> host", nbytes, (here,), (), start, stream, None)
 
-    def capture(self, work: Callable[[], None], stream: Stream) -> Callable[[], None] | None:
+    def capture(self, work: Callable[[], None], stream: Any) -> Callable[[], None] | None:
         """Remember the calls that ``work`` makes on this device, to make them again."""
         if not self.options.graphs:
             return None
-        self._local.capture = capture = _Capture(stream)
+        self._local.capture = capture = Capture(stream.queue)
         try:
             work()
         finally:
@@ -222,9 +210,9 @@ class FakeDevice:
         waited: FakeEvent | None = None,
     ) -> bool:
         """Whether the call went into a capture instead of a queue."""
-        capture: _Capture | None = getattr(self._local, "capture", None)
+        capture: Capture | None = getattr(self._local, "capture", None)
         if capture is not None:
-            capture.add(call, stream, recorded, waited)
+            capture.add(call, stream.queue, recorded, waited)
         return capture is not None
 
     def enqueue(self, stream: FakeStream, item: Work | Record | Wait) -> None:
@@ -267,36 +255,6 @@ class FakeDevice:
                 target=target,
             )
         )
-
-
-class _Capture:
-    """Calls made while capturing. Like CUDA, it refuses to depend on work outside of it."""
-
-    def __init__(self, origin: Stream) -> None:
-        self._joined = {id(origin.queue)} if isinstance(origin, FakeStream) else set()
-        self._events: set[int] = set()
-        self._calls: list[Callable[[], None]] = []
-
-    def add(
-        self,
-        call: Callable[[], None],
-        stream: FakeStream,
-        recorded: FakeEvent | None,
-        waited: FakeEvent | None,
-    ) -> None:
-        if waited is not None and id(waited) not in self._events:
-            raise ExecutionError("capture: a wait for an event that was recorded outside of it.")
-        if waited is not None:
-            self._joined.add(id(stream.queue))
-        if id(stream.queue) not in self._joined:
-            raise ExecutionError("capture: work in a stream that does not fork from its origin.")
-        if recorded is not None:
-            self._events.add(id(recorded))
-        self._calls.append(call)
-
-    def replay(self) -> None:
-        for call in self._calls:
-            call()
 
 
 def _own_event(event: Event) -> FakeEvent:

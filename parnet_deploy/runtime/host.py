@@ -252,7 +252,7 @@ class HostDevice:
         """See ``device.Device``."""
         self._move(address, source.address, nbytes, stream)
 
-    def capture(self, work: Callable[[], None], stream: Stream) -> None:
+    def capture(self, work: Callable[[], None], stream: HostStream) -> None:
         """The host has no graphs."""
 
     def timeline(self) -> tuple[TimelineEntry, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..input_size import InputSize
 
 Images = NDArray[np.float32]
 
@@ -61,14 +62,16 @@ def check_address(name: str, address: object) -> int:
     return number
 
 
-def check_shape(n: object, size: object) -> tuple[int, int, int]:
-    """(N, H, W) from the arguments of ``run_into``.
+def check_shape(n: object, size: object, accepted: InputSize) -> tuple[int, int, int]:
+    """(N, H, W) from the arguments of ``run_into``; ``size`` None means the one size there is.
 
     Raises:
-        InputError: Not integers.
+        InputError: Not integers, or no size where there are several.
     """
+    if size is None and accepted.fixed:
+        size = accepted.low
     if not isinstance(size, tuple) or len(size) != 2:
-        raise InputError(f"size: got {size!r}, expected (height, width).")
+        raise InputError(f"size: got {size!r}, expected (height, width) in {accepted}.")
     return _integer("n", n), _integer("height", size[0]), _integer("width", size[1])
 
 

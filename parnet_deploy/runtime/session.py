@@ -19,7 +19,6 @@ from ..errors import (
     BackendError,
     DeviceUnavailableError,
     EngineLoadError,
-    InputError,
     MissingExtraError,
     SpecError,
 )
@@ -50,18 +49,15 @@ class Runtime:
     """
 
     def __init__(self, *, spec: ModelSpec, plan: Plan, loaded: LoadedPlan, slots: int) -> None:
-        with ExitStack() as undo:
-            undo.callback(loaded.close)
-            self._executor = Executor(
-                spec=spec,
-                placement=plan.placement,
-                devices=loaded.devices,
-                engines=loaded.engines,
-                input_size=plan.input_size,
-                max_batch=plan.max_batch,
-                slots=slots,
-            )
-            undo.pop_all()
+        self._executor = Executor(
+            spec=spec,
+            placement=plan.placement,
+            devices=loaded.devices,
+            engines=loaded.engines,
+            input_size=plan.input_size,
+            max_batch=plan.max_batch,
+            slots=slots,
+        )
         self._spec, self._plan, self._loaded, self._slots = spec, plan, loaded, slots
         self._about: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -126,8 +122,12 @@ class Runtime:
         if threads is not None and threads < 1:
             raise SpecError(f"threads: got {threads}, expected 1 or more.")
         loader = backend or load_backend(plan.backend)
-        loaded = loader.load(spec, plan, files, threads)
-        return cls(spec=spec, plan=plan, loaded=loaded, slots=slots)
+        with ExitStack() as undo:
+            loaded = loader.load(spec, plan, files, threads)
+            undo.callback(loaded.close)
+            runtime = cls(spec=spec, plan=plan, loaded=loaded, slots=slots)
+            undo.pop_all()
+        return runtime
 
     @classmethod
     def _open(
@@ -226,13 +226,7 @@ class Runtime:
         """
         if self._closed:
             raise self._refusal()
-        if size is None:
-            if not self._plan.input_size.fixed:
-                raise InputError(
-                    f"size: got none, expected (height, width) in {self._plan.input_size}."
-                )
-            size = self._plan.input_size.low
-        shape = check_shape(n, size)
+        shape = check_shape(n, size, self._plan.input_size)
         image, logits = check_address("in_ptr", in_ptr), check_address("out_ptr", out_ptr)
         if stream is None:
             self._executor.run(image, logits, shape)

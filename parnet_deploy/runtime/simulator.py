@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError, DeviceLostError, ExecutionError
 from .device import TimelineEntry
-from .faults import FaultPlan
+from .fake_options import FaultPlan
 
 _TIMELINE_LENGTH = 4096
 

@@ -17,7 +17,8 @@ from parnet_deploy.input_size import InputSize
 from parnet_deploy.placement import Placement, Segment, check_placement, one, streams
 from parnet_deploy.plan import Plan
 from parnet_deploy.runtime.executor import Executor
-from parnet_deploy.runtime.fake import FakeBackend, FakeOptions
+from parnet_deploy.runtime.fake import FakeBackend
+from parnet_deploy.runtime.fake_options import FakeOptions
 from parnet_deploy.spec import IMAGE, LOGITS, ModelSpec, PartSpec
 
 Array = NDArray[np.float32]

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-from runtime_toys import SPECS
 
 from parnet_deploy.placement import one, streams
 from parnet_deploy.runtime.cores import share_cores, usable_cores
+from tests.runtime.runtime_toys import SPECS
 
 
 def write(root: Path, files: dict[str, str]) -> Path:

@@ -9,19 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runtime_toys import (
-    PLACEMENTS,
-    SPECS,
-    fake_executor,
-    fixed_size,
-    images,
-    make_plan,
-    random_placement,
-    reference,
-    run,
-    segment_kernel,
-)
-from test_program import waits, without_step
 
 from parnet_deploy.errors import (
     BackendError,
@@ -35,9 +22,21 @@ from parnet_deploy.input_size import InputSize
 from parnet_deploy.placement import Placement, streams
 from parnet_deploy.runtime.executor import Executor
 from parnet_deploy.runtime.fake import FakeBackend
-from parnet_deploy.runtime.fake_device import FakeOptions
-from parnet_deploy.runtime.faults import FaultPlan
+from parnet_deploy.runtime.fake_options import FakeOptions, FaultPlan
 from parnet_deploy.runtime.slot import BOUND_SHAPES
+from tests.runtime.runtime_toys import (
+    PLACEMENTS,
+    SPECS,
+    fake_executor,
+    fixed_size,
+    images,
+    make_plan,
+    random_placement,
+    reference,
+    run,
+    segment_kernel,
+)
+from tests.runtime.test_program import waits, without_step
 
 JITTER_US = 50.0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from runtime_toys import SPECS, fake_executor, fixed_size, images, make_plan, run, segment_kernel
 
 from parnet_deploy.errors import (
     BackendError,
@@ -15,10 +14,19 @@ from parnet_deploy.errors import (
 from parnet_deploy.placement import streams
 from parnet_deploy.runtime.device import Tensor
 from parnet_deploy.runtime.fake import FakeBackend, FakeEngine
-from parnet_deploy.runtime.fake_device import FakeDevice, FakeOptions, own_buffer
-from parnet_deploy.runtime.faults import FaultPlan
+from parnet_deploy.runtime.fake_device import FakeDevice, own_buffer
+from parnet_deploy.runtime.fake_options import FakeOptions, FaultPlan
 from parnet_deploy.runtime.host import HostDevice
 from parnet_deploy.runtime.simulator import Simulator
+from tests.runtime.runtime_toys import (
+    SPECS,
+    fake_executor,
+    fixed_size,
+    images,
+    make_plan,
+    run,
+    segment_kernel,
+)
 
 SPEC = SPECS[2]
 

@@ -13,15 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runtime_toys import (
-    SPECS,
-    fixed_size,
-    images,
-    random_placement,
-    reference,
-    run,
-    segment_kernel,
-)
 
 from parnet_deploy.errors import (
     BackendError,
@@ -33,6 +24,15 @@ from parnet_deploy.placement import Placement, streams
 from parnet_deploy.runtime.executor import Executor
 from parnet_deploy.runtime.fake_device import FakeEvent
 from parnet_deploy.runtime.host import ALIGNMENT_BYTES, HostBuffer, HostDevice
+from tests.runtime.runtime_toys import (
+    SPECS,
+    fixed_size,
+    images,
+    random_placement,
+    reference,
+    run,
+    segment_kernel,
+)
 
 
 class Binding:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from parnet_deploy.errors import InputError
+from parnet_deploy.input_size import InputSize
 from parnet_deploy.runtime.inputs import as_images, check_address, check_shape
 
 GOOD = np.zeros((2, 3, 4, 4), np.float32)
@@ -95,7 +96,11 @@ def test_addresses():
 
 
 def test_shapes():
-    assert check_shape(np.int32(2), (4, 4)) == (2, 4, 4)
+    fixed, several = InputSize.parse("32x64"), InputSize.parse("32:64")
+    assert check_shape(np.int32(2), (4, 4), fixed) == (2, 4, 4)
+    assert check_shape(1, None, fixed) == (1, 32, 64)
+    with pytest.raises(InputError, match=r"size: got None, expected \(height, width\) in 32x32:64"):
+        check_shape(1, None, several)
     for n, size, message in (
         ("2", (4, 4), "n: got '2'"),
         (1, (4.0, 4), "height: got 4.0"),
@@ -104,4 +109,4 @@ def test_shapes():
         (1, (4, 4, 4), "size: got"),
     ):
         with pytest.raises(InputError, match=message):
-            check_shape(n, size)
+            check_shape(n, size, fixed)

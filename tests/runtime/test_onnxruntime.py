@@ -6,17 +6,6 @@ import numpy as np
 import onnx
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as state
-from runtime_toys import (
-    PLACEMENTS,
-    SPECS,
-    fixed_size,
-    images,
-    make_plan,
-    onnx_segment,
-    reference,
-    run,
-    write_engines,
-)
 
 from parnet_deploy.errors import (
     DeviceUnavailableError,
@@ -33,6 +22,17 @@ from parnet_deploy.runtime.onnxruntime import (
     OnnxRuntimeBackend,
     OrtBinding,
     open_session,
+)
+from tests.runtime.runtime_toys import (
+    PLACEMENTS,
+    SPECS,
+    fixed_size,
+    images,
+    make_plan,
+    onnx_segment,
+    reference,
+    run,
+    write_engines,
 )
 
 

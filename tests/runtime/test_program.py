@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runtime_toys import PLACEMENTS, SPECS, make_segment, random_placement
 
 from parnet_deploy.placement import Placement, streams
 from parnet_deploy.runtime.program import Lane, Program, Step, compile_program
 from parnet_deploy.spec import IMAGE
+from tests.runtime.runtime_toys import PLACEMENTS, SPECS, make_segment, random_placement
 
 
 def missing_order(program: Program, placement: Placement) -> list[str]:

@@ -13,15 +13,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from runtime_toys import (
-    SPECS,
-    fixed_size,
-    images,
-    make_plan,
-    reference,
-    segment_kernel,
-    write_engines,
-)
 
 import parnet_deploy
 from parnet_deploy import Runtime
@@ -40,8 +31,16 @@ from parnet_deploy.errors import (
 from parnet_deploy.input_size import InputSize
 from parnet_deploy.placement import one, streams
 from parnet_deploy.runtime.fake import FakeBackend
-from parnet_deploy.runtime.fake_device import FakeOptions
-from parnet_deploy.runtime.faults import FaultPlan
+from parnet_deploy.runtime.fake_options import FakeOptions, FaultPlan
+from tests.runtime.runtime_toys import (
+    SPECS,
+    fixed_size,
+    images,
+    make_plan,
+    reference,
+    segment_kernel,
+    write_engines,
+)
 
 SPEC = SPECS[3]
 SIZE = fixed_size(SPEC)
@@ -90,9 +89,9 @@ def deployment(tmp_path_factory):
     path = tmp_path_factory.mktemp("engines") / "toy"
     plans = {
         "fake": (FAKE, 0.001, "2030-01-01T00:00:00+00:00"),
-        "slow": (ONE, 3.0, "2026-01-03T00:00:00+00:00"),
-        "fast": (STREAMS, 2.0, "2026-01-01T00:00:00+00:00"),
-        "fast-newer": (STREAMS, 2.0, "2026-01-02T00:00:00+00:00"),
+        "quick": (ONE, 1.0, "2026-01-03T00:00:00+00:00"),
+        "older": (STREAMS, 2.0, "2026-01-01T00:00:00+00:00"),
+        "newest": (STREAMS, 2.0, "2026-01-05T00:00:00+00:00"),
         "unmeasured": (ONE, None, "2026-01-04T00:00:00+00:00"),
     }
     publish(path, plans, canary=canary_of(X, EXPECTED))
@@ -106,15 +105,15 @@ def rt(deployment):
 
 
 class TestOpen:
-    def test_the_fastest_real_plan_is_chosen_and_named(self, deployment, caplog):
+    def test_the_newest_real_plan_is_chosen_and_named(self, deployment, caplog):
         with caplog.at_level(logging.INFO, "parnet_deploy"), Runtime.open(deployment) as rt:
             about = rt.describe()
-        assert (about["plan"], about["backend"]) == ("fast-newer", "onnxruntime")
-        assert "running plan fast-newer on onnxruntime" in caplog.text
+        assert (about["plan"], about["backend"]) == ("newest", "onnxruntime")
+        assert "running plan newest on onnxruntime" in caplog.text
         assert about["canary"]["passed"] is True
-        assert json.loads(json.dumps(about))["plan"] == "fast-newer"
+        assert json.loads(json.dumps(about))["plan"] == "newest"
 
-    @pytest.mark.parametrize("key", ["slow", "fast", "unmeasured", "fake"])
+    @pytest.mark.parametrize("key", ["quick", "older", "unmeasured", "fake"])
     def test_a_plan_by_its_key(self, deployment, key):
         with Runtime.open(deployment, plan=key) as rt:
             assert rt.describe()["plan"] == key
@@ -135,7 +134,7 @@ class TestOpen:
     @pytest.mark.parametrize(
         ("options", "error", "message"),
         [
-            ({"plan": "none"}, DeploymentError, r"got fake \(fake\), fast .*expected plan none"),
+            ({"plan": "none"}, DeploymentError, r"got fake \(fake\), newest .*expected plan none"),
             ({"backend": "onxruntime"}, BackendError, "Did you mean onnxruntime"),
             ({"plan": "fake", "backend": "onnxruntime"}, DeploymentError, "plan fake backend onnx"),
             ({"slots": 0}, SpecError, "slots: got 0"),
@@ -155,8 +154,8 @@ class TestOpen:
 
     def test_a_plan_for_another_machine_is_skipped_and_said_so(self, tmp_path, caplog):
         plans = {
-            "gpus": (replace(ONE, placement=one(SPEC, device=1)), 0.5, ""),
-            "cpu": (ONE, 3.0, ""),
+            "gpus": (replace(ONE, placement=one(SPEC, device=1)), 0.5, "2026-01-02"),
+            "cpu": (ONE, 3.0, "2026-01-01"),
         }
         publish(tmp_path / "toy", plans)
         with Runtime.open(tmp_path / "toy") as rt:
@@ -175,14 +174,14 @@ class TestOpen:
 
     def test_a_plan_of_a_newer_version_comes_last(self, tmp_path):
         plans = {
-            "new": (replace(ONE, backend="quantum"), 0.5, ""),
+            "new": (replace(ONE, backend="quantum"), 0.5, "2026-01-02"),
             "cpu": (ONE, 3.0, ""),
         }
         publish(tmp_path / "toy", plans)
         with Runtime.open(tmp_path / "toy") as rt:
             assert rt.describe()["plan"] == "cpu"
 
-    @pytest.mark.parametrize("name", ["plans/fast-newer/build.json", "plans/fast-newer/head.onnx"])
+    @pytest.mark.parametrize("name", ["plans/newest/build.json", "plans/newest/head.onnx"])
     def test_a_changed_file_is_refused(self, deployment, name):
         path = deployment / name
         before = path.read_bytes()
@@ -217,7 +216,7 @@ class TestCanary:
     @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", canary_of(X, X)[:200]])
     def test_a_file_that_is_no_canary(self, tmp_path, content):
         publish(tmp_path / "toy", {"cpu": (ONE, 3.0, "")}, canary=content)
-        with pytest.raises(DeploymentCorruptError, match=r"canary of .*expected x and logits"):
+        with pytest.raises(DeploymentCorruptError, match=r"reference .*expected x and logits"):
             Runtime.open(tmp_path / "toy")
 
     def test_no_canary(self, tmp_path):
@@ -311,7 +310,7 @@ class TestRunInto:
         files = write_engines(SPEC, plan, tmp_path)
         x, out = images(SPEC, size=(64, 32)), np.zeros((1, 4), np.float32)
         with Runtime.from_plan(SPEC, plan, files) as rt:
-            with pytest.raises(InputError, match=r"size: got none, expected .* in 32x32:64x64"):
+            with pytest.raises(InputError, match=r"size: got None, expected .* in 32x32:64x64"):
                 rt.run_into(x.ctypes.data, out.ctypes.data)
             rt.run_into(x.ctypes.data, out.ctypes.data, size=(64, 32))
             assert close_to(out, reference(SPEC, x))

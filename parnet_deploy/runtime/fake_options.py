@@ -1,4 +1,4 @@
-"""What can be made to go wrong on fake devices."""
+"""What a simulated machine is like, and what can be made to go wrong on it."""
 
 from __future__ import annotations
 
@@ -26,3 +26,20 @@ class FaultPlan:
     """Device -> memory that it has."""
     no_route: frozenset[tuple[int, int]] = frozenset()
     """Pairs (from, to) of devices between which no copy is possible."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeOptions:
+    """The machine. The rates are invented; nothing is known about a real device from them.
+
+    ``jitter_us``: upper limit of the random delay of each operation (now and then 100 times that).
+    ``graphs``: whether ``capture`` works.
+    """
+
+    seed: int = 0
+    jitter_us: float = 0.0
+    macs_per_us: float = 10e6
+    bytes_per_us: float = 20e3
+    launch_us: float = 5.0
+    graphs: bool = False
+    faults: FaultPlan = field(default_factory=FaultPlan)

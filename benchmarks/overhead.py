@@ -1,0 +1,69 @@
+"""What ``Runtime`` adds to the bare session, on an engine so small that it shows.
+
+python benchmarks/overhead.py [--rounds 5000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from arms import bare_session, load_reference, time_arms
+from report import write_results
+
+from parnet_deploy import Runtime
+from parnet_deploy.builder.build import BuildOptions, build_to_deployment
+from parnet_deploy.deployment import Deployment
+from parnet_deploy.export.export_step import export_to_deployment
+from parnet_deploy.export.fuse_step import FuseOptions, fuse_to_deployment
+from parnet_deploy.export.model import ParNet
+from parnet_deploy.input_size import InputSize
+from parnet_deploy.measure import Arm
+from parnet_deploy.runtime.machine import describe_machine
+from parnet_deploy.spec import ModelSpec
+
+SPEC = ModelSpec(planes=(4, 4, 4, 8), num_blocks=(2, 2, 2, 1), num_classes=10)
+
+
+def main() -> None:
+    """Measure and write ``results/cpu-overhead.json``."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5000)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(scratch) / "small"
+        checkpoint = Path(scratch) / "small.pth"
+        torch.save(ParNet(SPEC).state_dict(), checkpoint)
+        fuse_to_deployment(checkpoint, directory, FuseOptions(activation="silu"))
+        export_to_deployment(directory, InputSize.parse("32"))
+        options = BuildOptions(placement="one", threads=1)
+        plan = build_to_deployment(directory, options).report["plan"]
+        deployment = Deployment.open(directory)
+        environment = describe_machine()
+        with Runtime.open(directory, plan=plan) as runtime:
+            arms = [
+                Arm(name="runtime", run=runtime, load_ms=None, note=""),
+                bare_session(deployment, plan, 1),
+            ]
+            latencies, errors = time_arms(arms, load_reference(deployment), args.rounds)
+    ours, bare = (np.array(latencies[name].samples_ms) for name in ("runtime", "bare session"))
+    write_results(
+        "cpu-overhead",
+        latencies,
+        ours="runtime",
+        errors=errors,
+        conditions={
+            "input": "1x3x32x32",
+            "threads": 1,
+            "rounds": args.rounds,
+            "added by the runtime, us p50": round(float(np.median(ours - bare)) * 1e3, 1),
+        },
+        environment=environment,
+    )
+
+
+if __name__ == "__main__":
+    main()

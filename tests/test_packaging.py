@@ -1,0 +1,125 @@
+"""The wheel holds the package and nothing else, and its version is the changelog's."""
+
+from __future__ import annotations
+
+import configparser
+import email
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.message import Message
+from pathlib import Path
+
+import pytest
+
+import parnet_deploy
+
+ROOT = Path(__file__).parents[1]
+BUILD_FILES = ("setup.cfg", "pyproject.toml", "MANIFEST.in", "LICENSE", "CHANGELOG.md")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """Built offline from a copy, so that nothing lands in the work tree."""
+    copy = tmp_path_factory.mktemp("wheel")
+    for name in ("parnet_deploy", "tests", "calibration", "examples"):
+        if (ROOT / name).exists():
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, copy / name, ignore=ignore)
+    for name in BUILD_FILES:
+        shutil.copy(ROOT / name, copy)
+    readme = ROOT / "README.md"
+    (copy / "README.md").write_bytes(readme.read_bytes() if readme.exists() else b"")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "out", "."]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (copy / "out").iterdir()
+    assert path.name == f"parnet_deploy-{parnet_deploy.__version__}-py3-none-any.whl"
+    return zipfile.ZipFile(path)
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel: zipfile.ZipFile) -> Message:
+    """What pip reads."""
+    name = f"parnet_deploy-{parnet_deploy.__version__}.dist-info/METADATA"
+    return email.message_from_bytes(wheel.read(name))
+
+
+def test_wheel_holds_every_module_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    package = ROOT / "parnet_deploy"
+    expected = {path.relative_to(ROOT).as_posix() for path in package.rglob("*.py")}
+    expected.add("parnet_deploy/py.typed")
+    expected |= {  # data files that a package directory ships next to its code
+        path.relative_to(ROOT).as_posix()
+        for path in package.rglob("*")
+        if path.suffix in {".html", ".css", ".js", ".json"}
+    }
+    inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert inside == expected
+    assert sum(info.file_size for info in wheel.infolist()) < 2_000_000
+
+
+def test_metadata(wheel: zipfile.ZipFile, metadata: Message) -> None:
+    assert metadata["Name"] == "parnet-deploy"
+    assert metadata["Version"] == parnet_deploy.__version__
+    assert metadata["Requires-Python"] == ">=3.10"
+    assert "Apache-2.0" in (metadata["License"] or metadata["License-Expression"])
+    (entry,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+    assert "parnet-deploy = parnet_deploy.cli.main:main" in wheel.read(entry).decode()
+    assert any(name.endswith("LICENSE") for name in wheel.namelist())
+
+
+def test_dependencies_have_lower_bounds_only(metadata: Message) -> None:
+    required = metadata.get_all("Requires-Dist")
+    core = {re.split(r"\W", line)[0] for line in required if "extra ==" not in line}
+    assert core == {"numpy", "click", "rich", "filelock"}
+    for line in required:
+        assert re.match(r"[\w-]+>=[\d.]+(; |$)", line), line
+
+
+def test_extras_named_in_messages_exist(metadata: Message) -> None:
+    extras = set(metadata.get_all("Provides-Extra"))
+    assert {"cpu", "export", "images", "gpu", "verify", "pycuda", "dev"} <= extras
+    pattern = re.compile(r'parnet-deploy\[(\w+)\]|MissingExtraError\(\s*"[^"]+",\s*"(\w+)"')
+    named = {
+        match[1] or match[2]
+        for path in (ROOT / "parnet_deploy").rglob("*.py")
+        for match in pattern.finditer(path.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert named <= extras
+
+
+def test_version_is_the_top_of_the_changelog() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", text, flags=re.MULTILINE)
+    assert versions[0] == parnet_deploy.__version__
+    assert versions == sorted(versions, reverse=True, key=lambda v: tuple(map(int, v.split("."))))
+
+
+def test_schema_versions_stand_in_the_changelog() -> None:
+    from parnet_deploy.plan import PLAN_SCHEMA
+    from parnet_deploy.storage.manifest import SCHEMA_VERSION
+
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"Manifest schema {SCHEMA_VERSION}." in text
+    assert f"Plan schema {PLAN_SCHEMA}." in text
+
+
+def test_constraints_are_exact_and_cover_what_is_installed_by_make() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    for line in pins:
+        assert re.match(r"[\w.-]+==[\w.]+( ; python_version >= \"3\.\d+\")?$", line), line
+    names = {re.split("==", line)[0].lower().replace("_", "-") for line in pins}
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    extras = config["options.extras_require"]
+    wanted = "\n".join(
+        [config["options"]["install_requires"], extras["cpu"], extras["export"], extras["dev"]]
+    )
+    required = {re.split(r"\W", line.replace("-", "_"))[0] for line in wanted.split()}
+    assert {name.replace("_", "-") for name in required} <= names
+    assert "torch==2.13.0" in pins
