@@ -162,6 +162,7 @@ def test_training_args_with_hostile_keys_and_numbers(tmp_path: Path, state: Stat
     found = load_checkpoint(save(tmp_path / "m.pth", {"state_dict": state, "args": args}))
     assert len(found.training_args) == 500
     assert found.training_args["good"] == 1
+    assert all(isinstance(key, str) for key in found.training_args)
 
 
 # The network, off the shapes

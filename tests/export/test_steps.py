@@ -26,7 +26,7 @@ from parnet_deploy.errors import (
     SpecError,
     UnsafeCheckpointError,
 )
-from parnet_deploy.export import export_step, fuse, fuse_step, to_onnx
+from parnet_deploy.export import export_step, fuse, fuse_step, to_onnx, trained
 from parnet_deploy.export.export_step import EXPORT_REPORT, export_to_deployment
 from parnet_deploy.export.fuse import fuse_network
 from parnet_deploy.export.fuse_step import (
@@ -413,6 +413,15 @@ class TestExport:
         fuse_to_deployment(model, tmp_path / "engine", OPTIONS)
         write_release(model, random_state(SPEC, seed=9))
         assert training_form(Deployment.open(tmp_path / "engine")) is None
+
+    def test_a_checkpoint_that_cannot_be_read_any_more_is_not_used(
+        self, made: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(path: Path) -> tuple[str, int]:
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr(trained, "hash_file", fail)
+        assert training_form(Deployment.open(made / "engine")) is None
 
     def test_the_training_form_has_the_chosen_weights(self, made: Path) -> None:
         network = training_form(Deployment.open(made / "engine"))
