@@ -109,8 +109,9 @@ def _from_dlpack(x: Any) -> NDArray[Any]:
 
 
 def _unreadable(x: object, error: Exception) -> InputError:
+    why = str(error).rstrip(".")
     return InputError(
-        f"input: cannot read this {type(x).__name__}: {error} Expected dense float32 on the host."
+        f"input: cannot read this {type(x).__name__}: {why}. Expected dense float32 on the host."
     )
 
 
