@@ -72,7 +72,8 @@ def compare(
             f"parity: {what}: got shape {got.shape}, expected {reference.shape}."
         )
     finite = bool(np.isfinite(got).all() and np.isfinite(reference).all())
-    difference = np.abs(got.astype(np.float64) - reference.astype(np.float64))
+    with np.errstate(invalid="ignore"):  # Inf - Inf; what is not finite fails anyway
+        difference = np.abs(got.astype(np.float64) - reference.astype(np.float64))
     largest = float(np.abs(reference).max(initial=0.0))
     max_abs = float(difference.max(initial=0.0))
     index = np.unravel_index(int(difference.argmax()), got.shape) if got.size else ()

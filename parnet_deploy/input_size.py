@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from operator import index
 from typing import Any
 
 from .errors import SpecError
-from .spec import ModelSpec
+from .spec import ModelSpec, check_keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +18,10 @@ class InputSize:
 
     low: tuple[int, int]
     high: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if not all(1 <= low <= high for low, high in zip(self.low, self.high, strict=True)):
+            raise SpecError(f"input size: got {self.low} to {self.high}, expected LOW <= HIGH.")
 
     @property
     def fixed(self) -> bool:
@@ -48,7 +54,7 @@ class InputSize:
             SpecError: The text is none of these, or the range is empty.
         """
         ends = [_parse_one(part, text) for part in text.split(":")]
-        if len(ends) > 2 or any(a > b for a, b in zip(ends[0], ends[-1], strict=True)):
+        if len(ends) > 2:
             raise SpecError(f"input size: got {text!r}, expected SIZE or LOW:HIGH.")
         return cls(low=ends[0], high=ends[-1])
 
@@ -64,14 +70,16 @@ class InputSize:
             SpecError: A key is missing or not a pair of numbers.
         """
         try:
+            check_keys(data, cls)
             (low_h, low_w), (high_h, high_w) = data["low"], data["high"]
-            return cls(low=(int(low_h), int(low_w)), high=(int(high_h), int(high_w)))
+            low, high = (index(low_h), index(low_w)), (index(high_h), index(high_w))
         except (KeyError, TypeError, ValueError) as error:
             raise SpecError(f"input size: cannot read it: {error!r}.") from error
+        return cls(low=low, high=high)
 
 
 def _parse_one(part: str, text: str) -> tuple[int, int]:
     numbers = part.lower().split("x")
-    if len(numbers) > 2 or not all(number.isascii() and number.isdigit() for number in numbers):
+    if len(numbers) > 2 or not all(re.fullmatch("[0-9]{1,6}", number) for number in numbers):
         raise SpecError(f"input size: got {text!r}, expected for example 224, 224x320 or 192:256.")
     return int(numbers[0]), int(numbers[-1])

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import index
 from typing import Any
 
 from .errors import SpecError
-from .spec import IMAGE, LOGITS, ModelSpec
+from .spec import IMAGE, LOGITS, ModelSpec, check_keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +69,17 @@ class Placement:
             SpecError: A key is missing or unknown.
         """
         try:
+            check_keys(data, cls)
+            for item in data["segments"]:
+                check_keys(item, Segment)
             segments = tuple(
                 Segment(
                     name=str(item["name"]),
                     parts=tuple(item["parts"]),
                     inputs=tuple(item["inputs"]),
                     outputs=tuple(item["outputs"]),
-                    device=int(item["device"]),
-                    lane=int(item["lane"]),
+                    device=index(item["device"]),
+                    lane=index(item["lane"]),
                     wide=bool(item["wide"]),
                 )
                 for item in data["segments"]
@@ -95,8 +99,11 @@ def check_placement(placement: Placement, spec: ModelSpec) -> None:
     parts = {part.name: part for part in spec.parts}
     where = f"placement {placement.name}"
     known = {IMAGE}
+    _refuse_repeated(where, "segments", [segment.name for segment in placement.segments])
     for segment in placement.segments:
         at = f"{where}, segment {segment.name}"
+        for what in ("parts", "inputs", "outputs"):
+            _refuse_repeated(at, what, getattr(segment, what))
         unknown = [name for name in segment.parts if name not in parts]
         if unknown or not segment.parts:
             raise SpecError(f"{at}: got parts {segment.parts}, expected some of {sorted(parts)}.")
@@ -115,8 +122,15 @@ def check_placement(placement: Placement, spec: ModelSpec) -> None:
             raise SpecError(f"{at}: writes {sorted(twice)}, which another segment writes too.")
         known |= set(segment.outputs)
     covered = {name for segment in placement.segments for name in segment.parts}
-    if covered != set(parts) or LOGITS not in known:
+    if covered != set(parts):
         raise SpecError(f"{where}: parts {sorted(set(parts) - covered)} are in no segment.")
+    if LOGITS not in known:
+        raise SpecError(f"{where}: no segment writes the {LOGITS}.")
+
+
+def _refuse_repeated(where: str, what: str, names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        raise SpecError(f"{where}: got {what} {tuple(names)}, expected each only once.")
 
 
 def one(spec: ModelSpec, device: int = 0) -> Placement:

@@ -10,7 +10,8 @@ imankgoyal/NonDeepNetworks ``imagenet/timm/models/simplenet_impl/simpnet.py`` at
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from operator import index
 from typing import Any, Literal
 
 from .errors import SpecError
@@ -157,12 +158,13 @@ class ModelSpec:
             SpecError: A key is missing or unknown, or a value has the wrong type.
         """
         try:
+            check_keys(data, cls)
             return cls(
-                planes=tuple(int(p) for p in data["planes"]),
-                num_blocks=tuple(int(n) for n in data["num_blocks"]),
-                num_classes=int(data["num_classes"]),
+                planes=tuple(index(p) for p in data["planes"]),
+                num_blocks=tuple(index(n) for n in data["num_blocks"]),
+                num_classes=index(data["num_classes"]),
                 activation=data["activation"],
-                in_channels=int(data["in_channels"]),
+                in_channels=index(data["in_channels"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SpecError(f"network description: cannot read it: {error!r}.") from error
@@ -208,6 +210,17 @@ class ModelSpec:
                 h, w = h // block.stride, w // block.stride
             result[part.name] = total
         return result
+
+
+def check_keys(data: Mapping[str, Any], kind: type[Any]) -> None:
+    """Refuse JSON that has not exactly the fields of a dataclass.
+
+    Raises:
+        ValueError: With what differs.
+    """
+    differ = set(data) ^ {field.name for field in fields(kind)}
+    if differ:
+        raise ValueError(f"missing or unknown: {sorted(map(str, differ))}")
 
 
 def _stem(spec: ModelSpec, i: int) -> PartSpec:

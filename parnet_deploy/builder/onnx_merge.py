@@ -30,11 +30,9 @@ def merge_segment(
     Raises:
         EngineBuildError: The graphs do not fit together (artifacts of different models).
     """
-    models = [parts[part.name] for part in spec.parts if part.name in segment.parts]
-    values = {
-        value.name: value for model in models for value in (*model.graph.input, *model.graph.output)
-    }
     try:
+        models = [parts[part.name] for part in spec.parts if part.name in segment.parts]
+        values = _values(models)
         merged = helper.make_model(
             helper.make_graph(
                 [node for model in models for node in model.graph.node],
@@ -49,9 +47,19 @@ def merge_segment(
         )
         merged.ir_version = models[0].ir_version
         onnx.checker.check_model(merged)
-    except (onnx.checker.ValidationError, KeyError) as error:
+    except (onnx.checker.ValidationError, KeyError, ValueError) as error:
         raise EngineBuildError(
             f"segment {segment.name}: cannot join parts {', '.join(segment.parts)}: {error}. "
             "The graphs are of different models. Run: parnet-deploy export."
         ) from error
     return merged
+
+
+def _values(models: list[onnx.ModelProto]) -> dict[str, onnx.ValueInfoProto]:
+    """What the graphs read and write, by name; who writes a tensor and who reads it must agree."""
+    values: dict[str, onnx.ValueInfoProto] = {}
+    for model in models:
+        for value in (*model.graph.input, *model.graph.output):
+            if values.setdefault(value.name, value).type != value.type:
+                raise ValueError(f"tensor {value.name} has two shapes or types")
+    return values

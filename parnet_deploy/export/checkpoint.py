@@ -1,39 +1,28 @@
-"""Read trained ParNet weights from a file, safely, and say what network they belong to.
+"""Trained ParNet weights from a file: which of them, of what network, and every tensor checked.
 
-Layouts: the authors' release (``*.pth.tar``: a dict with ``state_dict``, ``state_dict_ema``,
-``args`` ...), a plain state dict saved by torch, and safetensors. Unpickling is always restricted
-to tensors, plain containers and ``argparse.Namespace``; there is no unrestricted fallback.
+``checkpoint_file`` does the reading; nothing from the file is ever executed.
 """
 
 from __future__ import annotations
 
-import argparse
-import pickle
 import re
-import struct
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from ..errors import AlreadyFusedError, CheckpointError, SpecError, UnsafeCheckpointError
+from ..errors import AlreadyFusedError, CheckpointError, SpecError
 from ..spec import Activation, ModelSpec
-from ..storage.files import hash_file
 from .activation import ActivationChoice, choose_activation
+from .checkpoint_file import hash_checkpoint, list_some, read_file, read_training_args
 from .model import ParNet
 
 WeightChoice = Literal["auto", "model", "ema"]
 MAX_PARAMETERS = 2_000_000_000
-_LISTED = 5  # names shown in an error before "and N more"
-_CORRUPT = (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError,
-            IndexError, AssertionError, struct.error, zipfile.BadZipFile)  # fmt: skip
+MAX_BLOCKS = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +60,8 @@ def load_checkpoint(
         AlreadyFusedError: The weights are not in training form.
         CheckpointError: Unreadable, or tensors missing, unexpected, wrongly shaped or not finite.
     """
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint {path}: no such file. Check the path.")
-    content, layout = _read(path)
+    sha256 = hash_checkpoint(path)
+    content, layout = read_file(path)
     tensors, chosen, notes = _choose(content, layout, weights, path)
     tensors = _strip_prefixes(tensors)
     _refuse_fused(tensors, path)
@@ -84,13 +72,13 @@ def load_checkpoint(
     notes += [choice.warning] if choice.warning else []
     return Checkpoint(
         path=path,
-        sha256=hash_file(path)[0],
+        sha256=sha256,
         layout=layout,
         weights=chosen,
         spec=ModelSpec(**{**vars(spec), "activation": choice.activation}),
         tensors=tensors,
         activation=choice,
-        training_args=_training_args(content),
+        training_args=read_training_args(content),
         notes=tuple(notes),
     )
 
@@ -107,7 +95,7 @@ def read_spec(shapes: Mapping[str, tuple[int, ...]], path: Path) -> ModelSpec:
     if not stems:
         raise CheckpointError(
             f"checkpoint {path}: not a ParNet: no tensor inits.0.* among {len(shapes)}; "
-            f"found {_some(shapes)}. Expected the state dict of the authors' SimpNet."
+            f"found {list_some(shapes)}. Expected the state dict of the authors' SimpNet."
         )
 
     def out_channels(block: str) -> int:
@@ -126,52 +114,6 @@ def read_spec(shapes: Mapping[str, tuple[int, ...]], path: Path) -> ModelSpec:
         raise CheckpointError(f"checkpoint {path}: {error}") from error
 
 
-def _read(path: Path) -> tuple[Mapping[str, Any], Literal["release", "state-dict", "safetensors"]]:
-    with path.open("rb") as file:
-        start = file.read(9)
-    if len(start) == 9 and start[8:] == b"{":  # 8 bytes of header length, then JSON
-        try:
-            return load_file(path), "safetensors"
-        except (SafetensorError, *_CORRUPT) as error:
-            raise CheckpointError(
-                f"checkpoint {path}: damaged or cut off: {_first_line(error)}. Copy it again."
-            ) from error
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on pickle protocols: refused or loaded, no third
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _pickle_error(path, error) from error
-    except _CORRUPT as error:
-        raise CheckpointError(
-            f"checkpoint {path}: damaged, cut off or not a checkpoint: {_first_line(error)}. "
-            "Copy it again, or save it with torch.save(model.state_dict(), ...)."
-        ) from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(
-            f"checkpoint {path}: got a {type(content).__name__}, expected a dict of tensors. "
-            "Save model.state_dict(), not the model."
-        )
-    known = "state_dict" in content or "state_dict_ema" in content
-    return content, "release" if known else "state-dict"
-
-
-def _pickle_error(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
-    """Tell a file that asks for code from one that is merely damaged."""
-    text = str(error)
-    asked = re.search(r"(?:GLOBAL|Unsupported (?:class|global):?)\s+`?([\w.]+)", text)
-    if asked or "Unsupported operand" in text or "Unsupported class" in text:
-        name = asked.group(1) if asked else "a construct that can run code"
-        return UnsafeCheckpointError(
-            f"checkpoint {path}: refused: the file asks for {name}; only tensors, plain "
-            "containers and argparse.Namespace are loaded. Nothing was executed. Where you "
-            "trust its origin, save only the state dict: torch.save(model.state_dict(), ...)."
-        )
-    return CheckpointError(
-        f"checkpoint {path}: damaged or not a checkpoint: {_first_line(error)}. Copy it again."
-    )
-
-
 def _choose(
     content: Mapping[str, Any], layout: str, weights: WeightChoice, path: Path
 ) -> tuple[dict[str, Tensor], Literal["model", "ema"], list[str]]:
@@ -185,7 +127,7 @@ def _choose(
         return _only_tensors(content, path), "model", []
     keys = {"model": "state_dict", "ema": "state_dict_ema"}
     present: list[Literal["model", "ema"]] = [
-        name for name in ("ema", "model") if content.get(keys[name])
+        name for name in ("ema", "model") if not _is_empty(content.get(keys[name]))
     ]
     chosen = (present or ["model"])[0] if weights == "auto" else weights
     if chosen not in present:
@@ -204,11 +146,15 @@ def _choose(
     return _only_tensors(state, path), chosen, notes
 
 
+def _is_empty(state: object) -> bool:
+    return state is None or (isinstance(state, Mapping) and not state)
+
+
 def _only_tensors(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
     wrong = [str(k) for k, v in state.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
     if wrong or not state:
         raise CheckpointError(
-            f"checkpoint {path}: not a state dict: {_some(wrong) if wrong else 'empty'}: "
+            f"checkpoint {path}: not a state dict: {list_some(wrong) if wrong else 'empty'}: "
             "expected tensors by name. Save model.state_dict()."
         )
     return dict(state)
@@ -227,7 +173,7 @@ def _refuse_fused(tensors: Mapping[str, Tensor], path: Path) -> None:
     found = [name for name in tensors if name.endswith(marks)]
     if found:
         raise AlreadyFusedError(
-            f"checkpoint {path}: fused already: got {_some(found)}, expected the training form "
+            f"checkpoint {path}: fused already: got {list_some(found)}, expected the training form "
             "(rbr_dense.conv and rbr_dense.bn). Give the checkpoint that training wrote."
         )
 
@@ -236,6 +182,7 @@ def _check_tensors(
     tensors: dict[str, Tensor], spec: ModelSpec, path: Path, notes: list[str]
 ) -> dict[str, Tensor]:
     """Compare names and shapes with those of the network, refuse what is not finite."""
+    _check_extent(spec, path)
     with torch.device("meta"):
         wanted = {n: t.shape for n, t in ParNet(spec).state_dict().items()}
     optional = {name for name in wanted if name.endswith("num_batches_tracked")}
@@ -249,11 +196,9 @@ def _check_tensors(
     for what, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", wrong)):
         if names:
             raise CheckpointError(
-                f"checkpoint {path}: {what}: {_some(names)}, for planes {spec.planes}, blocks "
+                f"checkpoint {path}: {what}: {list_some(names)}, for planes {spec.planes}, blocks "
                 f"{spec.num_blocks} and {spec.num_classes} classes as read off the shapes."
             )
-    if sum(shape.numel() for shape in wanted.values()) > MAX_PARAMETERS:
-        raise CheckpointError(f"checkpoint {path}: over {MAX_PARAMETERS:,} parameters: refused.")
     checked = {}
     for name in wanted:
         if name not in optional:
@@ -264,15 +209,33 @@ def _check_tensors(
     return checked
 
 
+def _check_extent(spec: ModelSpec, path: Path) -> None:
+    """Refuse shapes of which no file can hold the values, before anything is made from them."""
+    weights = sum(block.macs(block.stride, block.stride) for block in spec.blocks)  # one position
+    weights += spec.num_classes * spec.planes[-1]
+    if weights > MAX_PARAMETERS or len(spec.blocks) > MAX_BLOCKS:
+        raise CheckpointError(
+            f"checkpoint {path}: got {weights:,} parameters in {len(spec.blocks):,} blocks by its "
+            f"shapes, expected at most {MAX_PARAMETERS:,} in {MAX_BLOCKS:,}. "
+            "The file is damaged or not a ParNet."
+        )
+
+
 def _check_values(name: str, tensor: Tensor, path: Path) -> Tensor:
     if not tensor.is_floating_point() or tensor.layout != torch.strided:
         raise CheckpointError(
             f"checkpoint {path}: {name}: got {tensor.dtype} ({tensor.layout}), "
             "expected dense floating point. Give the weights before quantization."
         )
+    if tensor.is_meta or tensor.untyped_storage().nbytes() < tensor.nbytes:
+        raise CheckpointError(
+            f"checkpoint {path}: {name}: got a tensor of shape {tuple(tensor.shape)} without its "
+            "own values, expected each value to be stored. The file is damaged; "
+            "save model.state_dict() again."
+        )
     tensor = tensor.detach().to(torch.float32).contiguous()
-    bad = int((~torch.isfinite(tensor)).sum())
-    if bad:
+    if not bool(torch.isfinite(tensor).all()):
+        bad = int((~torch.isfinite(tensor)).sum())
         raise CheckpointError(
             f"checkpoint {path}: {name}: {bad} of {tensor.numel()} values are NaN or Inf in "
             "float32. The training diverged or the file is damaged; take an earlier checkpoint."
@@ -283,20 +246,6 @@ def _check_values(name: str, tensor: Tensor, path: Path) -> Tensor:
             "expected 0 or more. The file is damaged."
         )
     return tensor
-
-
-def _training_args(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What the release layout says of its training, as far as plain JSON types go."""
-    args = content.get("args")
-    found: dict[str, Any] = dict(vars(args)) if isinstance(args, argparse.Namespace) else {}
-    found |= {k: content[k] for k in ("arch", "epoch", "metric", "version") if k in content}
-    return {k: v for k, v in found.items() if _is_plain(v)}
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(_is_plain(item) for item in value)
-    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _count(names: Mapping[str, Any], pattern: str) -> int:
@@ -313,13 +262,3 @@ def _dimension(shapes: Mapping[str, tuple[int, ...]], name: str, axis: int, path
             "The file is incomplete or not a ParNet."
         )
     return shape[axis]
-
-
-def _some(names: Any) -> str:
-    names = list(names)
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..compare import ENGINE_TOLERANCE, FLOAT32_TOLERANCE, Parity, compare
 from ..deployment import Deployment, step_key
+from ..errors import DeploymentChangedError, DeploymentError
 from ..input_size import InputSize
 from ..preprocess import Preprocessing
 from ..reference import REFERENCE, Reference
@@ -48,15 +49,15 @@ def export_to_deployment(
     Raises:
         SpecError: No ParNet of this kind can have such a size.
         CheckFailedError: A graph differs from torch. Nothing was published.
-        DeploymentError: The directory is not a fused deployment, or cannot be written.
+        DeploymentError: The directory is not a fused deployment, cannot be written, or was fused
+            anew meanwhile.
     """
     deployment = Deployment.open(directory)
+    fused = _fused_sha256(deployment)
     size = size or deployment.input_size or _native_size(deployment)
     for height, width in (size.low, size.high):
         deployment.spec.check_size(height, width)
-    key = step_key(
-        fused=deployment.artifacts[FUSED]["sha256"], size=size.to_json(), version=EXPORT_VERSION
-    )
+    key = step_key(fused=fused, size=size.to_json(), version=EXPORT_VERSION)
     if deployment.is_current("export", key):
         return skipped(directory, EXPORT_REPORT)
     network = load_fused(deployment)
@@ -72,6 +73,11 @@ def export_to_deployment(
         "checks": [check.to_json() for check in checks],
     }
     with Deployment.edit(directory) as txn:
+        if _fused_sha256(Deployment.open(directory)) != fused:
+            raise DeploymentChangedError(
+                f"deployment {directory}: other weights were fused while these were exported. "
+                "Run: parnet-deploy export."
+            )
         for name, model in models.items():
             data = model.SerializeToString(deterministic=True)
             txn.stage(f"onnx/{name}.onnx").write_bytes(data)
@@ -82,6 +88,16 @@ def export_to_deployment(
         versions = {"parnet_deploy": __version__, "onnx": onnx.__version__}
         txn.finish_step("export", key=key, options=options, versions=versions)
     return StepResult(path=directory, skipped=False, report=report)
+
+
+def _fused_sha256(deployment: Deployment) -> str:
+    record = deployment.artifacts.get(FUSED)
+    if record is None:
+        raise DeploymentError(
+            f"deployment {deployment.path}: got no {FUSED}, expected fused weights. "
+            "Run: parnet-deploy fuse model.pt."
+        )
+    return str(record["sha256"])
 
 
 def _check_parts(

@@ -58,9 +58,9 @@ def fuse_network(
     fused: dict[str, Tensor] = {}
     for block in spec.blocks:
         for field, tensor in fuse_block(state, block, spec).items():
-            fused[f"{block.name}.{field}"] = tensor.to(dtype).contiguous()
+            fused[f"{block.name}.{field}"] = _own(tensor, dtype)
     for name in ("head.fc.weight", "head.fc.bias"):
-        fused[name] = state[name].to(dtype, copy=True)
+        fused[name] = _own(state[name], dtype)
     return FusedNetwork(spec=spec, tensors=fused)
 
 
@@ -76,7 +76,8 @@ def fuse_block(state: Tensors, block: BlockSpec, spec: ModelSpec) -> dict[str, T
     gate = _double(state, f"{block.name}.block.se.cvsig.conv.weight")
     if block.kind == "residual":
         return _fuse_residual(state, block, weight, bias, gate)
-    weight, bias = 2 * weight, 2 * bias  # the 2 of 2 * sigmoid(gate)
+    weight *= 2  # the 2 of 2 * sigmoid(gate); both are this function's own
+    bias *= 2
     if block.kind == "fusion":
         return _fuse_fusion(state, block, weight, bias, gate)
     if reads_unshuffled(block, spec):
@@ -171,11 +172,11 @@ def _dense_and_pointwise(state: Tensors, block: BlockSpec) -> tuple[Tensor, Tens
     weight, bias = _fold_conv_bn(state, f"{prefix}.rbr_dense")
     if block.stride == 1:
         point, point_bias = _fold_conv_bn(state, f"{prefix}.rbr_1x1")
-        kernel = F.pad(point, (1, 1, 1, 1))
-    else:  # AvgPool2d(2, 2) before the 1x1: a quarter of it on each of four taps
+        weight[:, :, 1:2, 1:2] += point
+    else:  # AvgPool2d(2, 2) before the 1x1: a quarter of it on each of the four last taps
         point, point_bias = _fold_conv_bn(state, f"{prefix}.rbr_1x1.1")
-        kernel = F.pad((point / 4).expand(-1, -1, 2, 2), (1, 0, 1, 0))
-    return weight + kernel, bias + point_bias
+        weight[:, :, 1:, 1:] += point / 4
+    return weight, bias + point_bias
 
 
 def _fuse_residual(
@@ -257,7 +258,8 @@ def unshuffle(channels: int) -> Tensor:
 
 def _fold_conv_bn(state: Tensors, prefix: str) -> tuple[Tensor, Tensor]:
     scale, shift = affine(state, f"{prefix}.bn")
-    return _double(state, f"{prefix}.conv.weight") * scale.view(-1, 1, 1, 1), shift
+    weight = state[f"{prefix}.conv.weight"]
+    return weight * scale.view(-1, 1, 1, 1), shift  # float64, for scale is
 
 
 def affine(state: Tensors, prefix: str) -> tuple[Tensor, Tensor]:
@@ -267,6 +269,10 @@ def affine(state: Tensors, prefix: str) -> tuple[Tensor, Tensor]:
     return scale, _double(state, f"{prefix}.bias") - _double(
         state, f"{prefix}.running_mean"
     ) * scale
+
+
+def _own(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 def _double(state: Tensors, name: str) -> Tensor:

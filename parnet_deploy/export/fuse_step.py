@@ -13,12 +13,12 @@ from safetensors.torch import save as save_safetensors
 
 from .. import __version__
 from ..deployment import Deployment, step_key
-from ..errors import CheckpointError, SpecError
+from ..errors import SpecError
 from ..preprocess import Preprocessing
 from ..spec import Activation, ModelSpec
 from ..steps import Progress, StepResult, is_current, skipped, write_report
-from ..storage.files import hash_file
 from .checkpoint import Checkpoint, WeightChoice, load_checkpoint
+from .checkpoint_file import hash_checkpoint
 from .fuse import FusedNetwork, fuse_network
 from .health import measure_batch_norms, measure_weights
 from .prove import FuseProof, prove
@@ -111,11 +111,8 @@ def _check_labels(labels: tuple[str, ...] | None, spec: ModelSpec) -> None:
 
 
 def _fuse_key(checkpoint: Path, options: FuseOptions) -> str:
-    if not checkpoint.is_file():
-        raise CheckpointError(f"checkpoint {checkpoint}: no such file. Check the path.")
-    return step_key(
-        checkpoint=hash_file(checkpoint)[0], options=_plain(options), version=FUSE_VERSION
-    )
+    sha256 = hash_checkpoint(checkpoint)
+    return step_key(checkpoint=sha256, options=_plain(options), version=FUSE_VERSION)
 
 
 def _plain(options: FuseOptions) -> dict[str, Any]:

@@ -26,7 +26,8 @@ RANGE_RATIO_WARNING = 10.0
 class WeightHealth:
     """One fused weight tensor.
 
-    ``range_ratio`` is the largest output channel's max |w| over the median channel's;
+    ``range_ratio`` is the largest output channel's max |w| over the median one's, of the channels
+    that are not all zero (1 if all are);
     ``kurtosis`` is 3 for a normal distribution; float16 figures count values.
     """
 
@@ -87,19 +88,25 @@ def measure_batch_norms(state: Tensors) -> Iterator[BatchNormHealth]:
 
 def _measure(name: str, tensor: Tensor) -> WeightHealth:
     size = tensor.abs()
-    centred = tensor.double() - tensor.double().mean()
-    variance = float(centred.square().mean())
+    power = tensor.double()
+    power -= power.mean()
+    variance = float(power.square_().mean())
+    fourth = float(power.square_().mean())
     channels = size.flatten(1).amax(1)  # (O,)
-    median = float(channels.median())
-    largest = float(size.max())
+    alive = channels[channels > 0]
+    largest = float(channels.max())
     return WeightHealth(
         name=name,
         values=tensor.numel(),
         max_abs=largest,
         max_over_std=largest / variance**0.5 if variance > 0 else 0.0,
-        kurtosis=float(centred.pow(4).mean()) / variance**2 if variance > 0 else 0.0,
-        range_ratio=float(channels.max()) / median if median > 0 else float(torch.inf),
-        float16_overflow=int((size > FLOAT16_MAX).sum()),
-        float16_subnormal=int(((size > FLOAT16_MIN) & (size < FLOAT16_NORMAL_MIN)).sum()),
-        float16_to_zero=int(((size > 0) & (size <= FLOAT16_MIN)).sum()),
+        kurtosis=fourth / variance**2 if variance > 0 else 0.0,
+        range_ratio=largest / float(alive.median()) if len(alive) else 1.0,
+        float16_overflow=_count(size > FLOAT16_MAX),
+        float16_subnormal=_count((size > FLOAT16_MIN) & (size < FLOAT16_NORMAL_MIN)),
+        float16_to_zero=_count((size > 0) & (size <= FLOAT16_MIN)),
     )
+
+
+def _count(mask: Tensor) -> int:
+    return int(torch.count_nonzero(mask))
