@@ -1,0 +1,203 @@
+"""How results look: tables and facts on stdout, notes and progress on stderr.
+
+Nothing redraws itself by a clock: the progress line moves only when a step reports, so that what
+is being timed is not disturbed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.padding import Padding
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+from rich.theme import Theme
+
+OK, FAILED, NEUTRAL = "✓", "✗", "·"
+ARROW = "→"
+REDRAW_S = 0.1
+
+_THEME = Theme({"ok": "green", "bad": "red", "warn": "yellow", "key": "dim", "name": "bold cyan"})
+_COUNT = re.compile(r"(.*?)\s*(\d+) of (\d+)$")
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+class Output:
+    """Where a verb's result, notes and progress go.
+
+    The result is one JSON document or a drawing on stdout; everything else is on stderr, and
+    ``quiet`` leaves only errors of that.
+    """
+
+    def __init__(self, *, as_json: bool, quiet: bool) -> None:
+        self.as_json, self.quiet = as_json, quiet
+        self.console = Console(theme=_THEME, highlight=False, soft_wrap=False)
+        self._err = Console(theme=_THEME, highlight=False, stderr=True)
+
+    def result(self, document: Mapping[str, Any], *drawing: RenderableType) -> None:
+        """Print the result, once per command."""
+        if self.as_json:
+            click.echo(json.dumps(document, indent=1, allow_nan=False, default=str))
+            return
+        with self.console.capture() as captured:
+            self.console.print(*drawing, sep="\n")
+        text = captured.get()
+        if not self.console.is_terminal:  # no trailing blanks in files
+            text = "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+        click.echo(text, nl=False, color=self.console.is_terminal)
+
+    def note(self, text: str) -> None:
+        """Tell the user something that is not the result."""
+        if not self.quiet:
+            self._err.print(Text(text, style="dim"), soft_wrap=True)
+
+    def problem(self, label: str, text: str) -> None:
+        """Report something that went wrong while the rest went on; ``quiet`` does not hide it."""
+        line = Text(f"{label}: ", style="warn").append(printable(text), style="default")
+        self._err.print(line, soft_wrap=True)
+
+    def log(self, level: str, text: str) -> None:
+        """A line of the log."""
+        self._err.print(Text(f"{level}: {text}", style="dim"), soft_wrap=True)
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Callable[[str], None]]:
+        """Show a line while a step works; the step calls what this yields with what it is doing.
+
+        A text that ends in "3 of 8" moves a bar. Silent when stderr is no terminal.
+        """
+        enabled = self._err.is_terminal and not self.quiet
+        columns = (
+            TextColumn("[name]{task.description}[/]"),
+            BarColumn(bar_width=24, complete_style="green"),
+            TextColumn("{task.fields[doing]}", style="dim"),
+        )
+        with Progress(
+            *columns,
+            console=self._err,
+            transient=True,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=not enabled,
+        ) as live:
+            task = live.add_task(title, total=None, doing="")
+            live.refresh()
+            drawn = 0.0
+
+            def report(text: str) -> None:
+                nonlocal drawn
+                now = time.monotonic()
+                count = _COUNT.match(text)
+                if not enabled or (count and now - drawn < REDRAW_S):
+                    return
+                drawn = now
+                done, total = (int(count[2]), int(count[3])) if count else (0, None)
+                live.update(task, completed=done, total=total, doing=escape(text), refresh=True)
+
+            yield report
+
+
+def heading(name: str, text: str) -> Text:
+    """The first line of a result."""
+    return Text.assemble((printable(name), "name"), "  ", text)
+
+
+def facts(rows: Iterable[tuple[str, str | Text]]) -> Padding:
+    """Names and values, one a line; a value wraps in its own column."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="key", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for key, value in rows:
+        grid.add_row(key, value if isinstance(value, Text) else Text(printable(value)))
+    return Padding(grid, (1, 0, 0, 0))
+
+
+def table(*columns: str) -> Table:
+    """A table with a rule under its head. A column's name starts with ">" to align right.
+
+    A name that ends in "~" is wide text, which may wrap; the others never do.
+    """
+    result = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 1)
+    )
+    for name in columns:
+        result.add_column(
+            name.strip(">~"),
+            justify="right" if name.startswith(">") else "left",
+            no_wrap=not name.endswith("~"),
+            overflow="fold" if name.endswith("~") else "ellipsis",
+        )
+    return result
+
+
+def spaced(item: RenderableType) -> Padding:
+    """With an empty line above."""
+    return Padding(item, (1, 0, 0, 0))
+
+
+def lines(marker: str, style: str, texts: Iterable[str]) -> list[Text]:
+    """One line for each text, with a marker before it."""
+    return [Text.assemble((f"{marker} ", style), printable(text)) for text in texts]
+
+
+def next_step(*commands: tuple[str, str]) -> Table:
+    """What to type next: commands, each with what it does."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="key", no_wrap=True)
+    grid.add_column(overflow="fold", style="bold")
+    grid.add_column(style="key", overflow="fold")
+    for i, (command, what) in enumerate(commands):
+        grid.add_row("" if i else "next", Text(printable(command)), Text(what))
+    return grid
+
+
+def verdict(passed: bool) -> Text:
+    """A mark, green or red."""
+    return Text(OK, style="ok") if passed else Text(FAILED, style="bad")
+
+
+def change(before: object, after: object) -> str:
+    """``before -> after``."""
+    return f"{before} {ARROW} {after}"
+
+
+def error_text(value: float) -> str:
+    """A relative error."""
+    return f"{value:.1e}" if value else "0"
+
+
+def ms_text(value: float) -> str:
+    """Milliseconds with three digits that count."""
+    digits = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{digits}f} ms"
+
+
+def bytes_text(value: float) -> str:
+    """A file's size."""
+    for unit in _UNITS[:-1]:
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} {_UNITS[-1]}"
+
+
+def percent_text(share: float) -> str:
+    """A share in percent, two decimals."""
+    return f"{100 * share:.2f} %"
+
+
+def printable(text: str | Path) -> str:
+    """The text without characters that would steer the terminal: names of files are not ours."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))
