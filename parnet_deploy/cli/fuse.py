@@ -239,5 +239,3 @@ def images_text(preprocessing: Mapping[str, Any]) -> str:
 def _join(first: str, *more: str | None) -> str:
     rest = " ".join(text for text in more if text)
     return f"{first} ({rest.rstrip('.')})" if rest else first
-
-
