@@ -178,19 +178,19 @@ def _proof(spec: ModelSpec, report: Mapping[str, Any], *, full: bool) -> list[Re
     marks: dict[str, str] = {}
     for proof in blocks.values():
         marks.setdefault(proof["stayed"], "abcdefgh"[len(marks)])
-    first = "block" if full else "part"
-    found = render.table(
-        first, ">blocks", ">operations", ">convs", ">BatchNorms", ">float64", ">float32", "stays"
-    )
+    first = ("block",) if full else ("part", ">blocks")
+    found = render.table(*first, ">ops", ">convs", ">BatchNorms", ">float64", ">float32", "stays")
     for part in spec.parts:
         mine = [blocks[block.name] for block in part.blocks]
         rows = [[proof] for proof in mine] if full else [mine] if mine else []
         for row in rows:
             stays = " ".join(sorted({marks[proof["stayed"]] for proof in row}))
-            _add(found, row[0]["block"] if full else part.name, row, stays)
+            name = (row[0]["block"],) if full else (part.name, str(len(row)))
+            _add(found, name, row, stays)
     found.add_section()
     whole = report["proof"]
-    _add(found, "whole", list(blocks.values()), "", whole["float64"], whole["float32"])
+    name = ("whole",) if full else ("whole", str(len(blocks)))
+    _add(found, name, list(blocks.values()), "", whole["float64"], whole["float32"])
     notes = [Text(f"{mark}  {text}", style="key") for text, mark in marks.items()]
     limits = f"errors are of the largest value; limits {whole['float64']['tolerance']:.0e} and "
     notes.append(Text(f"{limits}{whole['float32']['tolerance']:.0e}", style="key"))
@@ -199,7 +199,7 @@ def _proof(spec: ModelSpec, report: Mapping[str, Any], *, full: bool) -> list[Re
 
 def _add(
     found: Table,
-    name: str,
+    name: tuple[str, ...],
     proofs: list[Mapping[str, Any]],
     stays: str,
     float64: Mapping[str, Any] | None = None,
@@ -214,7 +214,7 @@ def _add(
         for kind, given in (("float64", float64), ("float32", float32))
     ]
     counts = (both("total"), both("convolutions"), both("batch_norms"))
-    found.add_row(name, str(len(proofs)), *counts, *map(render.error_text, errors), stays)
+    found.add_row(*name, *counts, *map(render.error_text, errors), stays)
 
 
 def network_text(spec: ModelSpec, parameters: int) -> str:
