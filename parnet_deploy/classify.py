@@ -93,8 +93,9 @@ def classify(
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """Probabilities from logits, in float64; the last axis sums to 1."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    weights: NDArray[np.float64] = np.exp(shifted)
-    return weights / weights.sum(axis=-1, keepdims=True)
+    weights = np.exp(shifted)
+    probabilities: NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
+    return probabilities
 
 
 def folder_accuracy(answers: Sequence[Answer], labels: Sequence[str]) -> Accuracy | None:

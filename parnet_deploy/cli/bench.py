@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import RenderableType
+from rich.text import Text
 
 from . import render
 from .chain import ensure_built, needs
@@ -147,7 +148,7 @@ def _draw(directory: Path, report: Mapping[str, Any]) -> list[RenderableType]:
         ),
         render.spaced(found),
         "",
-        render.Text(
+        Text(
             "Milliseconds. Ratio: time in units of ours, median of the rounds with its 95 % "
             "interval. The first run and loading stand apart.",
             style="key",

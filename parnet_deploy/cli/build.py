@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import RenderableType
+from rich.text import Text
 
 from . import render
 from .chain import ensure_exported, needs
-from .options import Common, Numbers, deployment_argument, verb
+from .options import Common, deployment_argument, numbers_option, verb
 
 if TYPE_CHECKING:
     from ..steps import StepResult
@@ -37,7 +38,7 @@ max_batch, precision, measured, made).
     show_default=True,
     help="One engine, an engine per stream, or the faster of the two as measured here.",
 )
-@click.option("--gpus", type=Numbers(int), metavar="0,1,2", help="GPUs to spread the streams over.")
+@numbers_option("--gpus", int, metavar="0,1,2", help="GPUs to spread the streams over.")
 @click.option("--threads", type=int, help="Cores for the engines.  [default: every usable one]")
 @click.option(
     "--max-batch", type=int, default=8, show_default=True, help="Largest batch that will be asked."
@@ -131,7 +132,7 @@ def _size(report: Mapping[str, Any]) -> str:
 def _measured(measured: Mapping[str, Any]) -> list[RenderableType]:
     """The table of placements, and why the winner won."""
     if "candidates" not in measured:
-        return ["", render.Text(f"{measured['note']}.", style="warn")]
+        return ["", Text(f"{measured['note']}.", style="warn")]
     found = render.table("placement", ">cores", ">p50", ">p99", ">ratio", ">95 % interval", "")
     for row in measured["candidates"]:
         ratio = row["ratio"]
@@ -142,7 +143,7 @@ def _measured(measured: Mapping[str, Any]) -> list[RenderableType]:
             render.ms_text(row["p99_ms"]),
             f"{ratio['median']:.2f}",
             "" if ratio["low"] == ratio["high"] else f"{ratio['low']:.2f} to {ratio['high']:.2f}",
-            render.Text(render.OK if row["chosen"] else "", style="ok"),
+            Text(render.OK if row["chosen"] else "", style="ok"),
         )
     return [render.spaced(found), "", _why(measured["candidates"])]
 
@@ -155,8 +156,9 @@ def _why(rows: list[Mapping[str, Any]]) -> str:
     if chosen is rows[0]:
         return f"{_label(chosen)}: it is the simplest, and no other was clearly faster."
     ratio = chosen["ratio"]
+    base = _label(rows[0]).lower()
     return (
-        f"{_label(chosen)}: it takes {ratio['median']:.2f} of the time of {_label(rows[0]).lower()}, "
+        f"{_label(chosen)}: it takes {ratio['median']:.2f} of the time of {base}, "
         f"measured in turns (95 % interval {ratio['low']:.2f} to {ratio['high']:.2f})."
     )
 

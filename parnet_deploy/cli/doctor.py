@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import RenderableType
+from rich.text import Text
 
 from . import render
 from .options import Common, verb
@@ -52,20 +53,20 @@ def _draw(findings: list[Finding], version: str) -> list[RenderableType]:
         grid = render.marked_grid()
         for found in findings:
             if found.group == group:
-                mark = render.Text(*_MARKS[found.status])
-                grid.add_row(mark, found.name, render.Text(render.printable(found.detail)))
-        items += ["", render.Text(group, style="bold"), grid]
+                mark = Text(*_MARKS[found.status])
+                grid.add_row(mark, found.name, Text(render.printable(found.detail)))
+        items += ["", Text(group, style="bold"), grid]
     fixes = [found for found in findings if found.fix]
     if fixes:
         grid = render.marked_grid()
         for found in fixes:
-            mark = render.Text(*_MARKS[found.status])
-            grid.add_row(mark, found.name, render.Text(render.printable(found.fix or "")))
-        items += ["", render.Text("what to do", style="bold"), grid]
+            mark = Text(*_MARKS[found.status])
+            grid.add_row(mark, found.name, Text(render.printable(found.fix or "")))
+        items += ["", Text("what to do", style="bold"), grid]
     missing = [f for f in findings if f.group.startswith("packages") and f.status == "missing"]
     ready = [f.name for f in findings if f.group == "backends" and f.status == "ok"]
     if not missing and ready:
-        verdict = render.Text(f"Every verb works here. Backends: {', '.join(ready)}.", style="ok")
+        verdict = Text(f"Every verb works here. Backends: {', '.join(ready)}.", style="ok")
     else:
-        verdict = render.Text("Some verbs do not work here; see above.", style="warn")
+        verdict = Text("Some verbs do not work here; see above.", style="warn")
     return [*items, "", verdict]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import RenderableType
+from rich.text import Text
 
 from ..errors import SpecError
 from ..input_size import InputSize
@@ -101,7 +102,7 @@ def _draw(common: Common, result: StepResult, spec: ModelSpec) -> list[Renderabl
         ),
         render.spaced(found),
         "",
-        render.Text(
+        Text(
             f"parts on ONNX Runtime against PyTorch; limit {whole['tolerance']:.0e} of the largest "
             "value",
             style="key",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from ..errors import SpecError
 from ..input_size import InputSize
@@ -18,7 +19,7 @@ from ..spec import ACTIVATIONS, ModelSpec
 from ..storage.names import is_plan_key
 from . import render
 from .chain import needs
-from .options import Common, Numbers, verb
+from .options import Common, numbers_option, verb
 
 if TYPE_CHECKING:
     from ..steps import StepResult
@@ -57,11 +58,17 @@ preprocessing); the report is also in DEPLOYMENT/reports/fuse.json.
     metavar="FILE",
     help="Names of the classes, one a line.",
 )
-@click.option("--mean", type=Numbers(float, 3), metavar="R,G,B", help="For pixels in 0..1.")
-@click.option("--std", type=Numbers(float, 3), metavar="R,G,B", help="For pixels in 0..1.")
+@numbers_option("--mean", float, count=3, metavar="R,G,B", help="For pixels in 0..1.")
+@numbers_option("--std", float, count=3, metavar="R,G,B", help="For pixels in 0..1.")
 @click.option("--size", metavar="HxW", help="Image size, for example 224 or 224x320.")
-@click.option("--resize", type=click.Choice(["shortest-edge", "stretch"]))
-@click.option("--interpolation", type=click.Choice(["nearest", "bilinear", "bicubic"]))
+@click.option(
+    "--resize", type=click.Choice(["shortest-edge", "stretch"]), help="Keep the shape, or not."
+)
+@click.option(
+    "--interpolation",
+    type=click.Choice(["nearest", "bilinear", "bicubic"]),
+    help="Filter of the resize.",
+)
 @click.option("--crop-fraction", type=float, help="Share of the resized image that is kept.")
 @click.option("--full", is_flag=True, help="Show every block, not one line per part.")
 @verb
@@ -171,28 +178,28 @@ def _proof(spec: ModelSpec, report: Mapping[str, Any], *, full: bool) -> list[Re
     marks: dict[str, str] = {}
     for proof in blocks.values():
         marks.setdefault(proof["stayed"], "abcdefgh"[len(marks)])
-    first = "block" if full else "part"
-    found = render.table(
-        first, ">blocks", ">operations", ">convs", ">BatchNorms", ">float64", ">float32", "stays"
-    )
+    first = ("block",) if full else ("part", ">blocks")
+    found = render.table(*first, ">ops", ">convs", ">BatchNorms", ">float64", ">float32", "stays")
     for part in spec.parts:
         mine = [blocks[block.name] for block in part.blocks]
         rows = [[proof] for proof in mine] if full else [mine] if mine else []
         for row in rows:
             stays = " ".join(sorted({marks[proof["stayed"]] for proof in row}))
-            _add(found, row[0]["block"] if full else part.name, row, stays)
+            name = (row[0]["block"],) if full else (part.name, str(len(row)))
+            _add(found, name, row, stays)
     found.add_section()
     whole = report["proof"]
-    _add(found, "whole", list(blocks.values()), "", whole["float64"], whole["float32"])
-    notes = [render.Text(f"{mark}  {text}", style="key") for text, mark in marks.items()]
+    name = ("whole",) if full else ("whole", str(len(blocks)))
+    _add(found, name, list(blocks.values()), "", whole["float64"], whole["float32"])
+    notes = [Text(f"{mark}  {text}", style="key") for text, mark in marks.items()]
     limits = f"errors are of the largest value; limits {whole['float64']['tolerance']:.0e} and "
-    notes.append(render.Text(f"{limits}{whole['float32']['tolerance']:.0e}", style="key"))
+    notes.append(Text(f"{limits}{whole['float32']['tolerance']:.0e}", style="key"))
     return [render.spaced(found), "", *notes]
 
 
 def _add(
     found: Table,
-    name: str,
+    name: tuple[str, ...],
     proofs: list[Mapping[str, Any]],
     stays: str,
     float64: Mapping[str, Any] | None = None,
@@ -207,7 +214,7 @@ def _add(
         for kind, given in (("float64", float64), ("float32", float32))
     ]
     counts = (both("total"), both("convolutions"), both("batch_norms"))
-    found.add_row(name, str(len(proofs)), *counts, *map(render.error_text, errors), stays)
+    found.add_row(*name, *counts, *map(render.error_text, errors), stays)
 
 
 def network_text(spec: ModelSpec, parameters: int) -> str:

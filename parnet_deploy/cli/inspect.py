@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import RenderableType
+from rich.text import Text
 
 from ..storage.names import step_rank
 from . import render
@@ -106,7 +107,7 @@ def _draw(
     checkpoint = f"{source['path']} ({source['layout']}, {source['sha256'][:12]})"
     labels = "none: classes are numbered" if opened.labels is None else _some(opened.labels)
     exported = "not exported yet" if opened.input_size is None else str(opened.input_size)
-    rows: list[tuple[str, str | render.Text]] = [
+    rows: list[tuple[str, str | Text]] = [
         ("network", network_text(opened.spec, source["parameters"])),
         ("checkpoint", checkpoint),
         ("weights", source["weights"]),
@@ -137,14 +138,14 @@ def _draw(
     ]
 
 
-def _integrity(integrity: Integrity, count: int, total: int) -> render.Text:
+def _integrity(integrity: Integrity, count: int, total: int) -> Text:
     if integrity:
         text = f"{count} files, {render.bytes_text(total)}, all unchanged"
-        found = render.Text.assemble((f"{render.OK} ", "ok"), text)
+        found = Text.assemble((f"{render.OK} ", "ok"), text)
     else:
         bad = [f"missing {_some(integrity.missing)}"] if integrity.missing else []
         bad += [f"changed {_some(integrity.changed)}"] if integrity.changed else []
-        found = render.Text.assemble((f"{render.FAILED} {'; '.join(bad)}", "bad"))
+        found = Text.assemble((f"{render.FAILED} {'; '.join(bad)}", "bad"))
     if integrity.foreign:
         found.append(f"; not ours: {render.printable(_some(integrity.foreign))}", style="warn")
     return found
@@ -155,7 +156,7 @@ def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:4]) + more
 
 
-def _graph(spec: ModelSpec) -> render.Text:
+def _graph(spec: ModelSpec) -> Text:
     """The parts as a picture; each stream on its own line, one stem's width further right."""
     last, step = spec.streams - 1, len("stem0 ─┬─ ")
     rows = []
@@ -164,7 +165,7 @@ def _graph(spec: ModelSpec) -> render.Text:
         joint = "─┬─" if i < last else "───"
         end = f"fusion{i} " + "─" * (step - 5) + "┐" if i < last else "head ─ logits"
         rows.append(f"{start}stem{i} {joint} stream{i} ─ {end}")
-    return render.Text("\n".join(rows), style="key", no_wrap=True, overflow="ignore")
+    return Text("\n".join(rows), style="key", no_wrap=True, overflow="ignore")
 
 
 def _parts_table(parts: Mapping[str, Mapping[str, Any]]) -> RenderableType:
@@ -183,7 +184,7 @@ def _parts_table(parts: Mapping[str, Mapping[str, Any]]) -> RenderableType:
 
 def _plans(opened: Deployment) -> list[RenderableType]:
     if not opened.plans:
-        return ["", render.Text("no plans: nothing was built yet", style="warn")]
+        return ["", Text("no plans: nothing was built yet", style="warn")]
     from ..runtime.choose import order_plans
 
     found = render.table("plan~", "placement", ">cores", ">devices", ">p50", "built")

@@ -1,18 +1,19 @@
 """The command group: verbs loaded when used, and what becomes of errors.
 
-Exit codes: 0 ok; 1 an error of ours, one line on stderr; 2 usage; 3 a check failed; 130 interrupted.
-Anything else is a bug and keeps its traceback.
+Exit codes: 0 ok; 1 an error of ours, one line on stderr; 2 usage; 3 a check failed; 130
+interrupted. Anything else is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import os
 import sys
 import warnings
 from importlib import import_module
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -43,20 +44,6 @@ First steps:
   parnet-deploy build             engines for this machine
   parnet-deploy run photos/       the answers
 """
-
-
-class OneLineError(click.ClickException):
-    """An error on purpose: one line on stderr, no traceback."""
-
-    def __init__(self, error: BaseException, exit_code: int = 1) -> None:
-        text = " ".join(str(error).split()) or type(error).__name__
-        super().__init__("".join(c if c.isprintable() else "?" for c in text))
-        self.exit_code = exit_code
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Write the line."""
-        label = click.style("error:", fg="red", bold=True)
-        click.echo(f"{label} {self.format_message()}", file=file, err=file is None)
 
 
 class VerbGroup(click.Group):
@@ -95,15 +82,25 @@ class VerbGroup(click.Group):
         try:
             return super().invoke(ctx)
         except ParnetDeployError as error:
-            raise OneLineError(error, error.exit_code) from error
+            _say(str(error))
+            raise click.exceptions.Exit(error.exit_code) from error
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             _leave_quietly()
         except (MemoryError, OSError) as error:
-            _refuse_resources(error)
-            raise
+            lack = _lack(error)
+            if lack is None:
+                raise
+            _say(lack)
+            raise click.exceptions.Exit(1) from error
+
+
+def _say(message: str) -> None:
+    """One line on stderr, whatever is in the message."""
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {text}", err=True)
 
 
 def _quieten_libraries() -> None:
@@ -123,23 +120,19 @@ def _quieten_libraries() -> None:
 
 def _leave_quietly() -> NoReturn:
     """Whoever read our output has left: nothing to say, and nothing to flush at exit."""
-    try:
+    with contextlib.suppress(OSError, ValueError):  # not a real file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):  # not a real file
-        pass
     raise click.exceptions.Exit(1)
 
 
-def _refuse_resources(error: MemoryError | OSError) -> None:
-    """A full disk or memory is no bug of ours: one line too."""
+def _lack(error: MemoryError | OSError) -> str | None:
+    """What to say of memory or a disk that is full, which is no bug; None of any other error."""
     if isinstance(error, MemoryError):
-        advice = MemoryError("memory: not enough for this. Free some, or use a smaller --batch.")
-        raise OneLineError(advice) from error
+        return "memory: not enough for this. Free some, or use a smaller --batch."
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" {error.filename}" if error.filename else ""
-        raise OneLineError(
-            OSError(f"disk{where}: no space left; nothing was published. Free some, and run again.")
-        ) from error
+        where = f" at {error.filename}" if error.filename else ""
+        return f"disk: no space left{where}; nothing was published. Free some, and run again."
+    return None
 
 
 @click.group(

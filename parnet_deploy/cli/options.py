@@ -55,9 +55,10 @@ def verb(function: Function) -> Function:
         _log_to(output, quiet=quiet, verbose=verbose)
         return function(Common(root=root, output=output), *args, **more)
 
+    command: Function = with_common
     for option in reversed(_COMMON):
-        with_common = option(with_common)
-    return with_common
+        command = option(command)
+    return command
 
 
 _COMMON: tuple[Callable[[Function], Function], ...] = (
@@ -93,28 +94,24 @@ def deployment_option(function: Function) -> Function:
     return click.option("-d", "--deployment", metavar="NAME", help=text)(function)
 
 
-class Numbers(click.ParamType):
-    """Comma-separated numbers: ``0,1,2``."""
+def numbers_option(
+    name: str, kind: Callable[[str], float], *, count: int | None = None, **attributes: Any
+) -> Callable[[Function], Function]:
+    """An option of comma-separated numbers: ``--gpus 0,1,2``."""
 
-    name = "numbers"
-
-    def __init__(self, kind: Callable[[str], float], count: int | None = None) -> None:
-        self._kind, self._count = kind, count
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        """Read the text."""
-        if not isinstance(value, str):
-            return tuple(value)
+    def read(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
+        if text is None:
+            return None
         try:
-            numbers = tuple(self._kind(part.strip()) for part in value.split(","))
+            numbers = tuple(kind(part.strip()) for part in text.split(","))
         except ValueError:
             numbers = ()
-        if not numbers or self._count not in (None, len(numbers)) or min(numbers) < 0:
-            example = ",".join(["0.5"] * self._count) if self._count else "0,1,2"
-            self.fail(f"got {value!r}, expected numbers such as {example}.", param, ctx)
+        if not numbers or count not in (None, len(numbers)) or min(numbers) < 0:
+            example = ",".join(["0.5"] * count) if count else "0,1,2"
+            raise click.BadParameter(f"got {text!r}, expected numbers such as {example}.")
         return numbers
+
+    return click.option(name, callback=read, **attributes)
 
 
 class _Handler(logging.Handler):

@@ -131,8 +131,8 @@ class _Bar(BarColumn):
 
 
 def heading(name: str, text: str) -> Text:
-    """The first line of a result."""
-    return Text.assemble((printable(name), "name"), "  ", text)
+    """The first line of a result; never folded, for it holds a path."""
+    return _unfolded(Text.assemble((printable(name), "name"), "  ", text))
 
 
 def facts(rows: Iterable[tuple[str, str | Text]]) -> Padding:
@@ -217,15 +217,21 @@ def lines(marker: str, style: str, texts: Iterable[str]) -> list[Text]:
     return [Text.assemble((f"{marker} ", style), printable(text)) for text in texts]
 
 
-def next_step(*commands: tuple[str, str]) -> Table:
-    """What to type next: commands, each with what it does."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="key", no_wrap=True)
-    grid.add_column(overflow="fold", style="bold")
-    grid.add_column(style="key", overflow="fold")
+def next_step(*commands: tuple[str, str]) -> Text:
+    """What to type next: commands, each with what it does; never folded, for they are copied."""
+    width = max(len(printable(command)) for command, _ in commands)
+    result = Text()
     for i, (command, what) in enumerate(commands):
-        grid.add_row("" if i else "next", Text(printable(command)), Text(what))
-    return grid
+        result.append("      " if i else "next  ", style="key")
+        result.append(printable(command).ljust(width) if what else printable(command), style="bold")
+        result.append(f"  {what}" if what else "", style="key")
+        result.append("\n" if i + 1 < len(commands) else "")
+    return _unfolded(result)
+
+
+def _unfolded(text: Text) -> Text:
+    text.no_wrap, text.overflow = True, "ignore"
+    return text
 
 
 def verdict(passed: bool) -> Text:

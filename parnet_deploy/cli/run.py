@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import RenderableType
+from rich.text import Text
 
 from . import render
 from .chain import ensure_built, needs
@@ -145,10 +146,10 @@ def _block(answer: Answer, labels: Sequence[str], top: int) -> list[RenderableTy
     found = render.answer_grid()
     for i, (k, p) in enumerate(answer.top(top)):
         style = "bold" if i == 0 else ""
-        bar = render.Text("█" * round(p * _BAR), style="ok" if i == 0 else "key")
-        name = render.Text(render.printable(labels[k]), style=style)
-        found.add_row("", name, render.Text(f"{100 * p:.1f} %", style=style), bar)
-    return [render.Text(render.printable(answer.path), style="name"), found, ""]
+        bar = Text("█" * round(p * _BAR), style="ok" if i == 0 else "key")
+        name = Text(render.printable(labels[k]), style=style)
+        found.add_row("", name, Text(f"{100 * p:.1f} %", style=style), bar)
+    return [Text(render.printable(answer.path), style="name"), found, ""]
 
 
 def _list(
@@ -164,5 +165,5 @@ def _list(
         then = "   ".join(f"{labels[k]} {100 * q:.1f} %" for k, q in rest)
         cells = (shown, labels[best], f"{100 * p:.1f} %", then)
         rows.append([render.printable(cell) for cell in cells])
-    under = [render.Text(render.printable(f"{folder}/"), style="name")] if folder else []
+    under = [Text(render.printable(f"{folder}/"), style="name")] if folder else []
     return [*under, render.columns(rows, right={2}, width=width), ""]

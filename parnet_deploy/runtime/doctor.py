@@ -86,7 +86,7 @@ def _package(extra: str, name: str) -> Finding:
 
 
 def _backends() -> Iterator[Finding]:
-    for name, entry in sorted(BACKENDS.items(), key=lambda item: item[1].rank):
+    for name in sorted(BACKENDS, key=lambda name: BACKENDS[name].rank):
         try:
             load_backend(name)
         except ParnetDeployError as error:
