@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +181,7 @@ def _plan(deployment: Deployment, options: BuildOptions, candidate: Candidate) -
         engines={s.name: f"{s.name}.onnx" for s in candidate.placement.segments},
         threads=candidate.threads,
         made={
-            "built": datetime.now(UTC).isoformat(timespec="seconds"),
+            "built": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "machine": describe_machine(),
             "parnet_deploy": __version__,
             "tolerance": ENGINE_TOLERANCE,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,15 @@ FUSE_REPORT = "reports/fuse.json"
 
 @dataclass(frozen=True, kw_only=True)
 class FuseOptions:
-    """What the user may choose when fusing; None means "what the checkpoint says"."""
+    """What the user may choose when fusing; None means "what the checkpoint says".
+
+    ``image_options`` are single fields of ``Preprocessing`` that override what is said there.
+    """
 
     weights: WeightChoice = "auto"
     activation: Activation | None = None
     preprocessing: Preprocessing | None = None
+    image_options: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
 
 
@@ -67,6 +72,9 @@ def fuse_to_deployment(
     preprocessing, origin = trained_preprocessing(loaded)
     if options.preprocessing is not None:
         preprocessing, origin = options.preprocessing, "given"
+    if options.image_options:
+        preprocessing = replace(preprocessing, **options.image_options)
+        origin = f"{origin}; {', '.join(sorted(options.image_options))} given"
     loaded.spec.check_size(preprocessing.height, preprocessing.width)
     _check_labels(options.labels, loaded.spec)
     network = fuse_network(loaded.tensors, loaded.spec)
@@ -121,6 +129,7 @@ def _plain(options: FuseOptions) -> dict[str, Any]:
         "weights": options.weights,
         "activation": options.activation,
         "preprocessing": None if chosen is None else chosen.to_json(),
+        "image_options": dict(options.image_options),
         "labels": None if options.labels is None else list(options.labels),
     }
 

@@ -13,6 +13,7 @@ from ..input_size import InputSize
 
 Images = NDArray[np.float32]
 
+_NO_EXPORT = (BufferError, TypeError, ValueError, RuntimeError)
 _HOST_MEMORY = (1, 3)  # DLPack device types: CPU, pinned host memory
 
 
@@ -84,7 +85,10 @@ def _integer(name: str, value: object) -> int:
 
 def _from_dlpack(x: Any) -> NDArray[Any]:
     """A view of a DLPack object on the host."""
-    device = _dlpack_device(x)
+    try:
+        device = _dlpack_device(x)
+    except _NO_EXPORT as error:
+        raise _unreadable(x, error) from error
     if device is None and hasattr(x, "__cuda_array_interface__"):
         device = (2, 0)
     if device is None:
@@ -100,8 +104,15 @@ def _from_dlpack(x: Any) -> NDArray[Any]:
         )
     try:
         return np.from_dlpack(x)
-    except (BufferError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"input: cannot read this {type(x).__name__}: {error}") from error
+    except _NO_EXPORT as error:
+        raise _unreadable(x, error) from error
+
+
+def _unreadable(x: object, error: Exception) -> InputError:
+    why = str(error).rstrip(".")
+    return InputError(
+        f"input: cannot read this {type(x).__name__}: {why}. Expected dense float32 on the host."
+    )
 
 
 def _dlpack_device(x: Any) -> tuple[int, int] | None:

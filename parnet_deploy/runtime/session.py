@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -88,10 +87,8 @@ class Runtime:
             BackendError: No plan runs on this machine; the message has the reason for each.
             CheckFailedError: The plan's canary input gave other logits than when it was built.
         """
-        return Deployment.read(
-            path,
-            lambda found: cls._open(found, backend, plan, slots=slots, threads=threads),
-        )
+        options = {"slots": slots, "threads": threads}
+        return Deployment.read(path, lambda found: cls._open(found, backend, plan, **options))
 
     @classmethod
     def from_plan(
@@ -148,9 +145,10 @@ class Runtime:
             with ExitStack() as undo:
                 undo.callback(runtime.close)
                 if files.canary is not None:
-                    tolerance = files.plan.made.get("tolerance")
+                    limit = files.plan.made.get("tolerance")
+                    where = f"{found.path}, plan {name}"
                     runtime._about["canary"] = check_canary(
-                        runtime, files.canary, tolerance, where=f"{found.path}, plan {name}"
+                        runtime, files.canary, limit, where=where
                     )
                 undo.pop_all()
             _LOG.info("%s: running plan %s on %s", found.path, name, files.plan.backend)
@@ -286,12 +284,7 @@ class Runtime:
     def __enter__(self) -> Runtime:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _run(self, images: Images) -> Logits:

@@ -153,7 +153,7 @@ def _complete(root: Path, journal: Journal) -> None:
             fsync_path(folder)
     _place(root, staging, names.MANIFEST)
     fsync_path(root)
-    (root / names.JOURNAL).unlink()
+    os.unlink(root / names.JOURNAL)
     with suppress(OSError):  # all is done; a journal that a power cut brings back does no harm
         fsync_path(root)
     shutil.rmtree(staging, ignore_errors=True)

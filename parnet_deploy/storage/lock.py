@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from . import names
@@ -40,7 +40,7 @@ class WriterLock:
             self._lock.acquire(timeout=wait_s, poll_interval=POLL_S)
         except Timeout:
             return False
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         text = f"process {os.getpid()} on {socket.gethostname()} since {now}"
         with suppress(OSError):  # only for the message that another writer shows
             (self._root / names.LOCK_HOLDER).write_text(text, encoding="utf-8")

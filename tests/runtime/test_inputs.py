@@ -27,6 +27,11 @@ class Foreign:
         return GOOD.__dlpack__()
 
 
+class Nowhere(Foreign):
+    def __dlpack_device__(self) -> tuple[int, int]:
+        raise ValueError("unknown device type meta")
+
+
 class CudaOnly:
     __cuda_array_interface__ = {"shape": (1,)}  # noqa: RUF012  as numba and pycuda have it
 
@@ -77,6 +82,7 @@ def test_other_strides_are_copied(x):
         (Foreign(2), r"got a CUDA array, expected host memory.*x.cpu\(\)"),
         (CudaOnly(), "got a CUDA array"),
         (Foreign(10), "got memory of DLPack device type 10"),
+        (Nowhere(0), "cannot read this Nowhere: unknown device type meta"),
         (Foreign(1, BufferError("requires grad")), "cannot read this Foreign: requires grad"),
         (Foreign(1, RuntimeError("conjugated")), "cannot read this Foreign: conjugated"),
     ],

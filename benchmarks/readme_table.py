@@ -1,0 +1,70 @@
+"""Write the README's table of results from the committed JSON files, and nothing else.
+
+    python benchmarks/readme_table.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks/results"
+BEGIN, END = "<!-- results:begin -->\n", "<!-- results:end -->"
+VARIANTS = ("parnet-s", "parnet-m", "parnet-l", "parnet-xl")
+NOT_YET = "not yet measured"
+
+
+def main() -> None:
+    """Replace what stands between the markers."""
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    head, rest = text.split(BEGIN)
+    tail = rest.split(END)[1]
+    readme.write_text(head + BEGIN + render() + END + tail, encoding="utf-8")
+
+
+def render() -> str:
+    """The conditions and the table, in Markdown."""
+    found = {name: _load(name) for name in VARIANTS}
+    known = [data for data in found.values() if data]
+    if not known:
+        raise SystemExit("benchmarks/results holds no cpu-*.json. Run: make bench")
+    environment = known[0]["environment"]["before"]
+    lines = [
+        f"Batch 1, 224x224, float32, {environment['cores_usable']} cores of {environment['cpu']}, "
+        f"ONNX Runtime {environment['packages']['onnxruntime']}, PyTorch "
+        f"{environment['packages']['torch']}; medians of one alternated run, spinning off. A ratio "
+        "is the median of the paired ratios with its 95 % interval.",
+        "",
+        "| network | eager PyTorch | ONNX Runtime, unfused export | parnet_deploy | of PyTorch "
+        "| of the unfused export | TensorRT, 1 GPU | TensorRT, 3 GPUs |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [_row(name, data) for name, data in found.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, data: dict[str, Any] | None) -> str:
+    if data is None:
+        return f"| {name} |" + f" {NOT_YET} |" * 7
+    arms = {arm["name"]: arm for arm in data["arms"]}
+    ratios = {ratio["base"]: ratio for ratio in data["ratios"]}
+    cells = [f"{arms[arm]['p50_ms']:.1f} ms" for arm in ("torch", "onnxruntime-unfused", "runtime")]
+    for base in ("torch", "onnxruntime-unfused"):
+        ratio = ratios[base]
+        cells.append(f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})")
+    return f"| {name} | " + " | ".join([*cells, NOT_YET, NOT_YET]) + " |"
+
+
+def _load(name: str) -> dict[str, Any] | None:
+    path = RESULTS / f"cpu-{name}.json"
+    if not path.exists():
+        return None
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return data
+
+
+if __name__ == "__main__":
+    main()

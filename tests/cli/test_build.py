@@ -1,0 +1,134 @@
+"""The verb build."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from parnet_deploy.cli.build import _why
+from parnet_deploy.deployment import Deployment
+
+
+def row(placement, threads, median, chosen, low=None, high=None):
+    ratio = {"median": median, "low": low or median, "high": high or median}
+    return {"placement": placement, "threads": threads, "ratio": ratio, "chosen": chosen}
+
+
+def test_it_exports_first_if_that_is_missing_and_says_so(place_deployment, invoke):
+    place_deployment("fused")
+    result = invoke("build", "--placement", "one")
+    assert result.exit_code == 0
+    assert "export is missing: running it first" in result.stderr
+    assert "exported 9 parts for 32x32" in result.stderr
+    assert Deployment.open("engines/digits").steps.keys() >= {"fuse", "export"}
+
+
+def test_it_shows_what_was_measured_and_why_the_winner_won(place_deployment, invoke):
+    place_deployment("exported")
+    result = invoke("build")
+    assert result.exit_code == 0
+    assert "export is there, skipped" in result.stderr
+    text = " ".join(result.stdout.split())
+    assert "digits built and proved, in engines/digits/plans/onnxruntime-fp32-auto" in text
+    assert "placement cores p50 p99 ratio 95 % interval" in text
+    assert "ngine" in text.partition("interval")[2]
+    assert "next parnet-deploy run IMAGES" in text
+    again = invoke("build")
+    assert "unchanged, nothing to do" in again.stdout
+
+
+def test_json_has_the_documented_keys(built, invoke):
+    result = invoke("build", "--placement", "one", "--json")
+    found = json.loads(result.stdout)
+    assert set(found) == {"deployment", "name", "skipped", "report"}
+    assert found["skipped"] is True
+    assert set(found["report"]) >= {
+        *("plan", "backend", "placement", "engines", "threads", "input_size"),
+        *("max_batch", "precision", "measured", "made"),
+    }
+
+
+def test_gpus_without_a_gpu_names_the_ways_that_work(built, invoke, snapshot, monkeypatch):
+    monkeypatch.setattr("parnet_deploy.builder.build.probe_gpus", lambda: (0, "no NVIDIA driver"))
+    before = snapshot()
+    result = invoke("build", "--gpus", "0,1,2")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == (
+        "error: --gpus 0,1,2: no NVIDIA driver. On the CPU run: parnet-deploy build; to simulate "
+        "the GPUs: parnet-deploy build --gpus 0,1,2 --backend fake."
+    )
+    assert snapshot() == before
+
+
+def test_simulated_gpus(built, invoke):
+    result = invoke("build", "--gpus", "0,1,2", "--backend", "fake")
+    assert result.exit_code == 0
+    text = " ".join(result.stdout.split())
+    assert "7 engines, 3 side by side, on devices 0,1,2, for 32x32" in text
+    assert "simulated devices: nothing was measured." in text
+
+
+def test_an_unknown_backend_is_answered_with_a_close_one(built, invoke, snapshot):
+    before = snapshot()
+    result = invoke("build", "--backend", "onnxrutime")
+    assert result.exit_code == 1
+    assert "expected one of onnxruntime, fake. Did you mean onnxruntime?" in result.stderr
+    assert snapshot() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "text"),
+    [
+        (["--placement", "to"], 2, "'auto', 'one', 'streams'"),
+        (["--threads", "0"], 1, "error: threads: got 0, expected 1 or more."),
+        (["--max-batch", "0"], 1, "error: max batch: got 0, expected 1 or more."),
+    ],
+)
+def test_options_that_cannot_be(built, invoke, options, code, text):
+    result = invoke("build", *options)
+    assert result.exit_code == code
+    assert text in result.stderr
+
+
+def test_a_failed_check_is_exit_3_and_publishes_nothing(
+    place_deployment, invoke, snapshot, monkeypatch
+):
+    from parnet_deploy.builder import build
+    from parnet_deploy.compare import Parity
+
+    def fail(*args, **more):
+        wrong = Parity(
+            what="engine", error=1.0, max_abs=1.0, tolerance=1e-4, worst=(0,), finite=True
+        )
+        return [wrong]
+
+    place_deployment("exported")
+    monkeypatch.setattr(build, "verify_engines", fail)
+    before = snapshot()
+    result = invoke("build")
+    assert result.exit_code == 3
+    assert "error: parity: engine: error 1.00e+00" in result.stderr
+    assert snapshot() == before
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (
+            [row("one", None, 1.0, True)],
+            "One engine on all cores: the only placement that was to be measured.",
+        ),
+        (
+            [row("one", None, 1.0, True), row("streams", None, 1.2, False)],
+            "One engine on all cores: it is the simplest, and no other was clearly faster.",
+        ),
+        (
+            [row("one", None, 1.0, False), row("one", 1, 0.5, True, 0.4, 0.6)],
+            "One engine on 1 core: it takes 0.50 of the time of one engine on all cores, "
+            "measured in turns (95 % interval 0.40 to 0.60).",
+        ),
+    ],
+)
+def test_why(rows, sentence):
+    assert _why(rows) == sentence

@@ -1,0 +1,73 @@
+"""The verb doctor."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+
+import pytest
+
+
+def test_it_exits_0_and_shows_every_group(invoke):
+    result = invoke("doctor")
+    assert result.exit_code == 0
+    for group in ("system", "packages [cpu]", "packages [export]", "backends", "hardware"):
+        assert f"\n{group}\n" in result.stdout
+    assert "usable of" in result.stdout
+
+
+def test_json_has_the_documented_keys(invoke):
+    found = json.loads(invoke("doctor", "--json").stdout)
+    assert set(found) == {"version", "findings"}
+    for finding in found["findings"]:
+        assert set(finding) == {"group", "name", "status", "detail", "fix"}
+        assert finding["status"] in {"ok", "absent", "missing", "warning"}
+        assert finding["fix"] is not None or finding["status"] == "ok"
+
+
+def test_a_missing_package_has_its_pip_command(invoke, monkeypatch):
+    def version(name):
+        if name == "torch":
+            raise metadata.PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr("parnet_deploy.runtime.doctor.metadata.version", version)
+    result = invoke("doctor")
+    assert result.exit_code == 0
+    text = " ".join(result.stdout.split())
+    assert "✗ torch not installed; needed by fuse, export, build" in text
+    assert "✗ torch pip install 'parnet-deploy[export]'" in text
+    assert "Some verbs do not work here" in text
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_gpus(invoke, monkeypatch, count):
+    probe = (count, "" if count else "no NVIDIA driver")
+    monkeypatch.setattr("parnet_deploy.runtime.doctor.probe_gpus", lambda: probe)
+    text = " ".join(invoke("doctor").stdout.split())
+    assert ("2 NVIDIA GPU(s)" if count else "no NVIDIA driver") in text
+    assert "gpu none needed" in text
+
+
+def test_fewer_usable_cores_are_explained(invoke, monkeypatch):
+    from parnet_deploy.runtime import doctor
+
+    machine = {**doctor.describe_machine(), "cores_usable": 1, "cores_total": 8}
+    machine["load_average"] = [0.1, 0.1, 0.1]
+    monkeypatch.setattr(doctor, "describe_machine", lambda: machine)
+    text = " ".join(invoke("doctor").stdout.split())
+    assert "1 usable of 8" in text
+    assert "the affinity mask (taskset) or the cgroup's CPU quota" in text
+
+
+def test_it_runs_where_nothing_optional_is_installed(run_process):
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnx', 'onnxruntime', 'PIL']));"
+        "sys.argv = ['p', 'doctor', '--json'];"
+        "from parnet_deploy.cli.main import main; main()"
+    )
+    done = run_process("-c", code)
+    assert done.returncode == 0, done.stderr
+    found = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert found["onnxruntime"]["status"] == "missing"
+    assert "pip install 'parnet-deploy[cpu]'" in found["onnxruntime"]["fix"]

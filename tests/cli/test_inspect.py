@@ -1,0 +1,104 @@
+"""The verb inspect."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+
+from parnet_deploy.cli.inspect import _graph
+from parnet_deploy.spec import ModelSpec
+
+
+def test_at_a_glance(built, invoke):
+    result = invoke("inspect")
+    assert result.exit_code == 0
+    text = " ".join(result.stdout.split())
+    for expected in (
+        "3 streams, planes 8,16,32,64, blocks 3,3,3,1, 10 classes, 80,754 parameters",
+        "SiLU explains 78%",
+        "accepts 32x32, 3 channels",
+        "all unchanged",
+        "not done verify, bench",
+        "fusion1 y1, d0 d1 32x2x2 1 18,432 4 %",
+        "onnxruntime-fp32-one one all 0",
+        "next parnet-deploy verify digits",
+    ):
+        assert expected in text
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_files_are_listed_with_size_and_hash(built, invoke):
+    result = invoke("inspect", "--files")
+    assert "onnx/stream2.onnx" in result.stdout
+    assert "plans/onnxruntime-fp32-one/all.onnx" in result.stdout
+
+
+def test_json_has_the_documented_keys(built, invoke):
+    found = json.loads(invoke("inspect", "--json").stdout)
+    assert set(found) == {
+        *("deployment", "name", "written", "digest", "source", "spec", "input_size"),
+        *("preprocessing", "labels", "parts", "artifacts", "plans", "steps", "integrity"),
+        "missing_steps",
+    }
+    assert found["integrity"] == {"ok": True, "missing": [], "changed": [], "foreign": []}
+    assert found["missing_steps"] == ["verify", "bench"]
+    assert found["parts"]["head"] == {
+        "reads": ["y2", "d1"],
+        "writes": "logits",
+        "shape": [10],
+        "blocks": 2,
+        "macs": 55296,
+    }
+
+
+def test_only_fused(place_deployment, invoke):
+    place_deployment("fused")
+    text = " ".join(invoke("inspect").stdout.split())
+    assert "accepts not exported yet" in text
+    assert "no plans: nothing was built yet" in text
+    assert "next parnet-deploy export digits" in text
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"), [("change", "changed onnx/head.onnx"), ("remove", "missing onnx/head.onnx")]
+)
+def test_damage_is_shown_and_exit_3(built, invoke, damage, text):
+    file = built / "onnx/head.onnx"
+    data = bytearray(file.read_bytes())
+    data[100] ^= 1
+    file.unlink()
+    if damage == "change":
+        file.write_bytes(data)
+    result = invoke("inspect")
+    assert result.exit_code == 3
+    assert f"✗ {text}" in result.stdout
+
+
+def test_foreign_files_are_named(built, invoke):
+    (built / "notes.txt").write_text("mine")
+    result = invoke("inspect")
+    assert result.exit_code == 0
+    assert "not ours: notes.txt" in result.stdout
+
+
+def test_an_edited_manifest_is_refused(built, invoke):
+    manifest = built / "deployment.json"
+    manifest.write_text(manifest.read_text().replace("silu", "relu"))
+    result = invoke("inspect")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize("streams", [2, 3, 4])
+def test_the_graph_joins_each_fusion_to_the_next(streams):
+    spec = ModelSpec(planes=(8,) * (streams + 1), num_blocks=(2,) * streams + (1,), num_classes=10)
+    lines = _graph(spec).plain.splitlines()
+    assert len(lines) == streams
+    assert lines[0].startswith("image ─ stem0 ─┬─ stream0 ─ fusion0")
+    assert lines[-1].endswith("head ─ logits")
+    for upper, lower in itertools.pairwise(lines):
+        assert lower.index("└") == upper.index("┬")
+        end = lower.index("fusion" if "fusion" in lower else "head")
+        assert end <= upper.index("┐") < end + len("fusion0")
