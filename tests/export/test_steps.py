@@ -411,7 +411,8 @@ class TestExport:
     ) -> None:
         model = Path(shutil.copy(made / "model.pth.tar", tmp_path))
         fuse_to_deployment(model, tmp_path / "engine", OPTIONS)
-        write_release(model, random_state(SPEC, seed=9))
+        other = random_state(SPEC, seed=9)
+        write_release(model, other, state_dict_ema=other)
         assert training_form(Deployment.open(tmp_path / "engine")) is None
 
     def test_a_checkpoint_that_cannot_be_read_any_more_is_not_used(
