@@ -82,7 +82,7 @@ def compare(
         what=what,
         error=max_abs / largest if largest > 0 else max_abs,
         max_abs=max_abs,
-        tolerance=tolerance,
+        tolerance=float(tolerance),
         worst=tuple(int(i) for i in index),
         finite=finite,
         top1_equal=float((got.argmax(1) == reference.argmax(1)).mean()) if rows else None,

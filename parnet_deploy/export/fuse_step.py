@@ -159,5 +159,7 @@ def _source(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _pack(network: FusedNetwork) -> bytes:
-    about = {"format": "parnet_deploy fused", "spec": json.dumps(network.spec.to_json())}
-    return save_safetensors(dict(network.tensors), metadata=about)
+    """Equal weights give equal bytes: of several metadata keys safetensors mixes the order."""
+    about = {"format": "fused", "spec": network.spec.to_json()}
+    text = json.dumps(about, sort_keys=True)
+    return save_safetensors(dict(network.tensors), metadata={"parnet_deploy": text})

@@ -88,7 +88,7 @@ def measure_batch_norms(state: Tensors) -> Iterator[BatchNormHealth]:
 
 def _measure(name: str, tensor: Tensor) -> WeightHealth:
     size = tensor.abs()
-    power = tensor.double()
+    power = tensor.to(torch.float64, copy=True)
     power -= power.mean()
     variance = float(power.square_().mean())
     fourth = float(power.square_().mean())
