@@ -108,7 +108,7 @@ def _draw(common: Common, result: StepResult) -> list[RenderableType]:
         *_measured(report["measured"]),
         "",
         render.next_step(
-            ("parnet-deploy run IMAGES", "the answers"),
+            (common.run_command(result.path), "the answers"),
             (f"parnet-deploy bench {common.argument(result.path)}", "how fast, and beside what"),
         ),
     ]

@@ -43,6 +43,11 @@ class Common:
         inside = directory.parent == self.root == ENGINES
         return directory.name if inside else str(directory)
 
+    def run_command(self, directory: Path) -> str:
+        """The ``run`` command for this deployment; the one written last needs no name."""
+        inside = directory.parent == self.root == ENGINES
+        return "parnet-deploy run IMAGES" + ("" if inside else f" -d {directory}")
+
 
 def verb(function: Function) -> Function:
     """Add the options that all verbs have; the function gets them as one ``Common``."""

@@ -132,7 +132,7 @@ class _Bar(BarColumn):
 
 def heading(name: str, text: str) -> Text:
     """The first line of a result; never folded, for it holds a path."""
-    return _unfolded(Text.assemble((printable(name), "name"), "  ", text))
+    return unfolded(Text.assemble((printable(name), "name"), "  ", text))
 
 
 def facts(rows: Iterable[tuple[str, str | Text]]) -> Padding:
@@ -226,10 +226,11 @@ def next_step(*commands: tuple[str, str]) -> Text:
         result.append(printable(command).ljust(width) if what else printable(command), style="bold")
         result.append(f"  {what}" if what else "", style="key")
         result.append("\n" if i + 1 < len(commands) else "")
-    return _unfolded(result)
+    return unfolded(result)
 
 
-def _unfolded(text: Text) -> Text:
+def unfolded(text: Text) -> Text:
+    """Keep each line whole, however wide the terminal is: for paths and what is copied."""
     text.no_wrap, text.overflow = True, "ignore"
     return text
 

@@ -149,7 +149,8 @@ def _block(answer: Answer, labels: Sequence[str], top: int) -> list[RenderableTy
         bar = Text("█" * round(p * _BAR), style="ok" if i == 0 else "key")
         name = Text(render.printable(labels[k]), style=style)
         found.add_row("", name, Text(f"{100 * p:.1f} %", style=style), bar)
-    return [Text(render.printable(answer.path), style="name"), found, ""]
+    name = render.unfolded(Text(render.printable(answer.path), style="name"))
+    return [name, found, ""]
 
 
 def _list(

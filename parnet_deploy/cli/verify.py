@@ -114,8 +114,8 @@ def _draw(common: Common, result: StepResult, why_not: str | None) -> list[Rende
         engines = [check for check in checks if check["what"].startswith("engine ")]
         rest = [check for check in checks if check not in engines]
         worst = max(engines, key=lambda check: float(check["error"]))
-        count = f"{len(engines)} engine outputs" if len(engines) > 1 else "the engine"
-        rows = [{**worst, "what": f"{count}, each alone"}, *rest]
+        several = f"{len(engines)} engine outputs, each alone"
+        rows = [{**worst, "what": several if len(engines) > 1 else "the engine alone"}, *rest]
         for i, check in enumerate(rows):
             found.add_row(
                 "" if i else key,

@@ -20,7 +20,7 @@ def test_accuracy_where_folders_are_named_like_labels(built, images, invoke):
 def test_few_images_get_bars(built, images, invoke):
     result = invoke("run", images / "3", "--top", "2")
     lines = result.stdout.splitlines()
-    assert lines[0] == str(images / "3/0005.png") or lines[0].startswith(str(images / "3"))
+    assert lines[0] == str(sorted((images / "3").iterdir())[0])
     assert lines[1].split()[0] == "3"
     assert "█" in lines[1]
     assert len([line for line in lines if line.startswith("  ")]) == 4

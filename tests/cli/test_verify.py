@@ -15,7 +15,7 @@ def test_every_plan_is_compared(built, invoke):
     result = invoke("verify")
     assert result.exit_code == 0
     text = " ".join(result.stdout.split())
-    assert "onnxruntime-fp32-one the engine, each alone" in text
+    assert "onnxruntime-fp32-one the engine alone" in text
     assert "fake-fp32-auto-gpus0+1 7 engine outputs, each alone" in text
     assert "✗" not in text
 
