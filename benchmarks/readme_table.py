@@ -1,6 +1,6 @@
 """Write the README's table of results from the committed JSON files, and nothing else.
 
-    python benchmarks/readme_table.py
+python benchmarks/readme_table.py
 """
 
 from __future__ import annotations

@@ -95,6 +95,25 @@ def keeps_shuffle(block: BlockSpec, spec: ModelSpec) -> bool:
     return block.kind == "fusion" and block != _combine(spec)
 
 
+def reads_unshuffled(block: BlockSpec, spec: ModelSpec) -> bool:
+    """Whether the channel shuffle of the fusion before this block is folded into its weights."""
+    return block == spec.parts[-1].blocks[1]
+
+
+def unshuffle(channels: int) -> Tensor:
+    """Column order that lets a kernel made for shuffled channels read unshuffled ones."""
+    shuffled = shuffle_channels(torch.arange(channels).view(1, -1, 1, 1), SHUFFLE_GROUPS)
+    return shuffled.flatten().argsort()
+
+
+def affine(state: Tensors, prefix: str) -> tuple[Tensor, Tensor]:
+    """BatchNorm in evaluation mode as x * scale + shift, each (C,)."""
+    deviation = (_double(state, f"{prefix}.running_var") + BATCH_NORM_EPS).sqrt()
+    scale = _double(state, f"{prefix}.weight") / deviation
+    shift = _double(state, f"{prefix}.bias") - _double(state, f"{prefix}.running_mean") * scale
+    return scale, shift
+
+
 def run_block(
     block: BlockSpec,
     tensors: Tensors,
@@ -245,30 +264,10 @@ def _combine(spec: ModelSpec) -> BlockSpec:
     return spec.parts[-1].blocks[0]
 
 
-def reads_unshuffled(block: BlockSpec, spec: ModelSpec) -> bool:
-    """Whether the channel shuffle of the fusion before this block is folded into its weights."""
-    return block == spec.parts[-1].blocks[1]
-
-
-def unshuffle(channels: int) -> Tensor:
-    """Column order that lets a kernel made for shuffled channels read unshuffled ones."""
-    shuffled = shuffle_channels(torch.arange(channels).view(1, -1, 1, 1), SHUFFLE_GROUPS)
-    return shuffled.flatten().argsort()
-
-
 def _fold_conv_bn(state: Tensors, prefix: str) -> tuple[Tensor, Tensor]:
     scale, shift = affine(state, f"{prefix}.bn")
     weight = state[f"{prefix}.conv.weight"]
     return weight * scale.view(-1, 1, 1, 1), shift  # float64, for scale is
-
-
-def affine(state: Tensors, prefix: str) -> tuple[Tensor, Tensor]:
-    """BatchNorm in evaluation mode as x * scale + shift, each (C,)."""
-    deviation = (_double(state, f"{prefix}.running_var") + BATCH_NORM_EPS).sqrt()
-    scale = _double(state, f"{prefix}.weight") / deviation
-    return scale, _double(state, f"{prefix}.bias") - _double(
-        state, f"{prefix}.running_mean"
-    ) * scale
 
 
 def _own(tensor: Tensor, dtype: torch.dtype) -> Tensor:
