@@ -237,6 +237,17 @@ REFUSED: list[tuple[Callable[[Path], tuple[Path, FuseOptions]], type[Exception],
 ]
 
 
+def test_image_options_change_what_the_checkpoint_says(made: Path, tmp_path: Path) -> None:
+    """One value each, beside the checkpoint's own; another value fuses again."""
+    for crop in (1.0, 0.5):
+        options = dataclasses.replace(OPTIONS, image_options={"crop_fraction": crop})
+        result = fuse_to_deployment(made / "model.pth.tar", tmp_path / "engine", options)
+        assert not result.skipped
+        assert result.report["preprocessing"]["origin"] == "given; crop_fraction given"
+        expected = dataclasses.replace(SMALL, crop_fraction=crop).to_json()
+        assert Deployment.open(tmp_path / "engine").preprocessing == expected
+
+
 class TestNothingIsLost:
     @pytest.mark.parametrize(("make", "kind", "message"), REFUSED)
     def test_a_refused_checkpoint_leaves_the_deployment(
