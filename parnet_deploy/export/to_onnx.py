@@ -126,10 +126,10 @@ class PartGraph:
     def fusion(self, block: BlockSpec, inputs: Sequence[str]) -> str:
         """A fusion block up to its activation: one convolution per input, and their sum.
 
-        Chosen by measurement (benchmarks/fusion_forms.py): one convolution on a concat, or an
-        elementwise affine in place of the bias map, is as fast within noise on ONNX Runtime, but
-        needs more operations (Slice, Concat, Mul, Add), and INT8 would tie both inputs of a
-        concat to one scale.
+        Chosen by measurement (benchmarks/fusion_forms.py, ParNet-S on ONNX Runtime): one
+        convolution on a concat, or an elementwise affine in place of the bias map, takes 1 to 3 %
+        longer and needs more operations (Slice, Concat, Mul, Add); and INT8 would tie both inputs
+        of a concat to one scale.
         """
         name = block.name
         gate = self.gate(block, inputs, ["gate_a", "gate_b"])
