@@ -33,7 +33,8 @@ def render() -> str:
         raise SystemExit("benchmarks/results holds no cpu-*.json. Run: make bench")
     environment = known[0]["environment"]["before"]
     lines = [
-        f"Batch 1, 224x224, float32, random weights, {environment['cores_usable']} cores of {environment['cpu']}, "
+        "Batch 1, 224x224, float32, random weights, "
+        f"{environment['cores_usable']} cores of {environment['cpu']}, "
         f"ONNX Runtime {environment['packages']['onnxruntime']}, PyTorch "
         f"{environment['packages']['torch']}; medians of one alternated run, spinning off. A ratio "
         "is the median of the paired ratios with its 95 % interval.",
