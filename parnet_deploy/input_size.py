@@ -28,6 +28,12 @@ class InputSize:
         """Whether only one size is accepted."""
         return self.low == self.high
 
+    @property
+    def corners(self) -> tuple[tuple[int, int], ...]:
+        """Sizes to prove: the largest first; for a range also the smallest and a mixed one."""
+        mixed = (self.low[0], self.high[1])
+        return tuple(dict.fromkeys((self.high, self.low, mixed)))
+
     def __str__(self) -> str:
         low, high = (f"{height}x{width}" for height, width in (self.low, self.high))
         return low if self.fixed else f"{low}:{high}"

@@ -10,8 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DeploymentCorruptError
+from .spec import ModelSpec
 
 REFERENCE = "reference.npz"
+
+
+def random_image(spec: ModelSpec, height: int, width: int) -> NDArray[np.float32]:
+    """The same standard normal image every time, borders included: (1, C, H, W)."""
+    shape = (1, spec.in_channels, height, width)
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

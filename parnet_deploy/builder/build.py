@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,14 +17,19 @@ import onnx
 from .. import __version__
 from ..compare import ENGINE_TOLERANCE
 from ..deployment import Deployment, step_key
-from ..errors import DeploymentError, DeviceUnavailableError, SpecError
+from ..errors import (
+    DeploymentChangedError,
+    DeploymentError,
+    DeviceUnavailableError,
+    SpecError,
+)
 from ..plan import CANARY_FILE, PLAN_FILE, PLAN_SCHEMA, Plan
-from ..reference import REFERENCE, Reference
+from ..reference import REFERENCE, Reference, random_image
 from ..runtime.backend import backend_rank
 from ..runtime.cores import usable_cores
 from ..runtime.machine import describe_machine, machine_key, package_versions, probe_gpus
 from ..runtime.session import Runtime
-from ..spec import ModelSpec
+from ..spec import IMAGE, LOGITS, ModelSpec
 from ..steps import Progress, StepResult, write_report
 from .candidates import Candidate, cpu_candidates, device_candidates
 from .onnx_merge import merge_segment
@@ -84,13 +90,18 @@ def build_to_deployment(
     if deployment.is_current(step, key):
         report = json.loads(deployment.read_bytes(f"plans/{plan_key}/{PLAN_FILE}"))
         return StepResult(path=directory, skipped=True, report={"plan": plan_key, **report})
-    with tempfile.TemporaryDirectory(prefix="parnet-build-") as scratch:
+    with _scratch_folder() as scratch:
         reference = Reference.unpack(deployment.read_bytes(REFERENCE), str(directory))
-        built = _build_all(deployment, options, reference, Path(scratch), on_stage)
+        built = _build_all(deployment, options, reference, scratch, on_stage)
         best, measured = choose_fastest(deployment.spec, built, reference.image, on_stage)
         plan, folder = replace(best.plan, measured=measured), best.folder
         report = plan.to_json()
         with Deployment.edit(directory) as txn:
+            if _step_key(Deployment.open(directory), options) != key:
+                raise DeploymentChangedError(
+                    f"deployment {directory}: other graphs were exported while these were built. "
+                    "Run: parnet-deploy build."
+                )
             for file in plan.engines.values():
                 shutil.copyfile(folder / file, txn.stage(f"plans/{plan_key}/{file}"))
             canary = txn.stage(f"plans/{plan_key}/{CANARY_FILE}")
@@ -106,6 +117,24 @@ def build_to_deployment(
                 plans={plan_key: _summary(plan)},
             )
     return StepResult(path=directory, skipped=False, report={"plan": plan_key, **report})
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """A folder for engines that are not proved yet.
+
+    Raises:
+        DeploymentError: The disk is full, or there is no writable folder for temporary files.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="parnet-build-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        where = error.filename or tempfile.gettempdir()
+        raise DeploymentError(
+            f"temporary folder {where}: got {error.strerror or error}, expected room for the "
+            "engines. Free some space or set TMPDIR to another folder. Nothing was published."
+        ) from error
 
 
 def choose_backend(options: BuildOptions) -> BuildOptions:
@@ -142,7 +171,7 @@ def _build_all(
         part.name: onnx.load_from_string(deployment.read_bytes(f"onnx/{part.name}.onnx"))
         for part in spec.parts
     }
-    values = part_values(deployment, reference.image)
+    proofs = _references(deployment, reference)
     built = []
     for candidate in _candidates(deployment, options):
         folder = scratch / candidate.placement.name
@@ -154,7 +183,7 @@ def _build_all(
                 (folder / f"{segment.name}.onnx").write_bytes(data)
         plan = _plan(deployment, options, candidate)
         on_stage(f"proving {candidate.label}")
-        checks = _prove(spec, plan, folder, reference, values)
+        checks = _prove(spec, plan, folder, proofs)
         plan = replace(plan, made={**plan.made, "checks": checks})
         built.append(Built(candidate=candidate, plan=plan, folder=folder))
     return built
@@ -189,13 +218,27 @@ def _plan(deployment: Deployment, options: BuildOptions, candidate: Candidate) -
     )
 
 
+def _references(deployment: Deployment, reference: Reference) -> list[tuple[Reference, Arrays]]:
+    """What to prove engines on: the stored reference; for a range of sizes, others by the parts."""
+    size, spec = deployment.input_size, deployment.spec
+    found = [(reference, part_values(deployment, reference.image))]
+    for height, width in size.corners[1:] if size else ():
+        values = part_values(deployment, random_image(spec, height, width))
+        found.append((Reference(image=values[IMAGE], logits=values[LOGITS]), values))
+    return found
+
+
 def _prove(
-    spec: ModelSpec, plan: Plan, folder: Path, reference: Reference, values: Arrays
+    spec: ModelSpec, plan: Plan, folder: Path, references: list[tuple[Reference, Arrays]]
 ) -> list[dict[str, Any]]:
     files = engine_files(plan, folder)
-    checks = verify_engines(spec, plan, files, values)
+    checks = []
+    for _, values in references:
+        checks += verify_engines(spec, plan, files, values)
     with Runtime.from_plan(spec, plan, files) as runtime:
-        checks += verify_whole(runtime, reference.image, reference.logits, max_batch=plan.max_batch)
+        for reference, _ in references:
+            image, logits = reference.image, reference.logits
+            checks += verify_whole(runtime, image, logits, max_batch=plan.max_batch)
     return [check.require().to_json() for check in checks]
 
 

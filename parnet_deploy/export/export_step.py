@@ -17,12 +17,12 @@ from ..deployment import Deployment, step_key
 from ..errors import DeploymentChangedError, DeploymentError
 from ..input_size import InputSize
 from ..preprocess import Preprocessing
-from ..reference import REFERENCE, Reference
+from ..reference import REFERENCE, Reference, random_image
 from ..runtime.onnxruntime import run_once
-from ..spec import IMAGE, LOGITS, ModelSpec
-from ..steps import Progress, StepResult, skipped, write_report
+from ..spec import IMAGE, LOGITS
+from ..steps import Progress, StepResult, read_report, skipped, write_report
 from .fuse import FusedNetwork, run_network
-from .fuse_step import FUSED, load_fused
+from .fuse_step import FUSE_REPORT, FUSED, load_fused
 from .to_onnx import OPSET, part_to_onnx
 from .trained import training_form
 
@@ -54,7 +54,9 @@ def export_to_deployment(
     """
     deployment = Deployment.open(directory)
     fused = _fused_sha256(deployment)
-    size = size or deployment.input_size or _native_size(deployment)
+    native = _native(directory)
+    side = (native.height, native.width)
+    size = size or deployment.input_size or InputSize(low=side, high=side)
     for height, width in (size.low, size.high):
         deployment.spec.check_size(height, width)
     key = step_key(fused=fused, size=size.to_json(), version=EXPORT_VERSION)
@@ -62,9 +64,13 @@ def export_to_deployment(
         return skipped(directory, EXPORT_REPORT)
     network = load_fused(deployment)
     models = {part.name: part_to_onnx(network, part, size) for part in network.spec.parts}
-    image = _random_image(network.spec, size)
+    image = random_image(network.spec, *size.high)
     logits, origin = _reference_logits(deployment, network, image)
     checks = _check_parts(network, models, image, logits, on_part)
+    for height, width in size.corners[1:]:
+        other = random_image(network.spec, height, width)
+        expected = run_network(network, torch.from_numpy(other))[LOGITS].numpy()
+        checks += _check_parts(network, models, other, expected, on_part)
     report = {
         "input_size": str(size),
         "opset": OPSET,
@@ -83,7 +89,7 @@ def export_to_deployment(
             txn.stage(f"onnx/{name}.onnx").write_bytes(data)
         txn.stage(REFERENCE).write_bytes(Reference(image=image, logits=logits).pack())
         write_report(txn.stage(EXPORT_REPORT), report)
-        txn.describe(input_size=size, preprocessing=_fit(deployment, size).to_json())
+        txn.describe(input_size=size, preprocessing=_fit(native, size).to_json())
         options = {"size": str(size)}
         versions = {"parnet_deploy": __version__, "onnx": onnx.__version__}
         txn.finish_step("export", key=key, options=options, versions=versions)
@@ -110,17 +116,18 @@ def _check_parts(
     """Each part on the values that torch computes before it, then the chain from the image."""
     with torch.inference_mode():
         values = {k: v.numpy() for k, v in run_network(network, torch.from_numpy(image)).items()}
+    height, width = image.shape[2:]
     chain = {IMAGE: image}
     checks = []
     for part in network.spec.parts:
         data = models[part.name].SerializeToString()
         got = run_once(data, {name: values[name] for name in part.inputs})[part.output]
-        what = f"part {part.name} on ONNX Runtime"
+        what = f"part {part.name} on ONNX Runtime at {height}x{width}"
         check = compare(got, values[part.output], tolerance=ENGINE_TOLERANCE, what=what)
         checks.append(check.require())
         chain |= run_once(data, {name: chain[name] for name in part.inputs})
         on_part(part.name)
-    whole = "all parts on ONNX Runtime against the reference"
+    whole = f"all parts on ONNX Runtime against the reference at {height}x{width}"
     checks.append(compare(chain[LOGITS], logits, tolerance=ENGINE_TOLERANCE, what=whole).require())
     return checks
 
@@ -139,19 +146,14 @@ def _reference_logits(
     return trained, "training form in PyTorch"
 
 
-def _random_image(spec: ModelSpec, size: InputSize) -> NDArray[np.float32]:
-    shape = (1, spec.in_channels, *size.high)
-    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+def _native(directory: Path) -> Preprocessing:
+    """The preprocessing as it was fused, whatever sizes were exported since."""
+    fused = read_report(directory, FUSE_REPORT)["preprocessing"]
+    return Preprocessing.from_json({k: v for k, v in fused.items() if k != "origin"})
 
 
-def _native_size(deployment: Deployment) -> InputSize:
-    native = Preprocessing.from_json(deployment.preprocessing or {})
-    return InputSize(low=(native.height, native.width), high=(native.height, native.width))
-
-
-def _fit(deployment: Deployment, size: InputSize) -> Preprocessing:
+def _fit(native: Preprocessing, size: InputSize) -> Preprocessing:
     """The preprocessing, with the size it makes brought inside what is accepted."""
-    native = Preprocessing.from_json(deployment.preprocessing or {})
     sides = zip((native.height, native.width), size.low, size.high, strict=True)
     height, width = (min(max(side, low), high) for side, low, high in sides)
     return replace(native, height=height, width=width)

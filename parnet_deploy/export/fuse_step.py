@@ -67,6 +67,7 @@ def fuse_to_deployment(
     options = options or FuseOptions()
     key = _fuse_key(checkpoint, options)
     if is_current(directory, "fuse", key):
+        _note_path(checkpoint, directory)
         return skipped(directory, FUSE_REPORT)
     loaded = load_checkpoint(checkpoint, weights=options.weights, activation=options.activation)
     preprocessing, origin = trained_preprocessing(loaded)
@@ -97,6 +98,14 @@ def fuse_to_deployment(
             versions={"parnet_deploy": __version__, "torch": torch.__version__},
         )
     return StepResult(path=directory, skipped=False, report=report)
+
+
+def _note_path(checkpoint: Path, directory: Path) -> None:
+    """The same file at another place: later steps look for it there."""
+    source, path = Deployment.open(directory).source, str(checkpoint.resolve())
+    if source.get("path") != path:
+        with Deployment.edit(directory) as txn:
+            txn.describe(source={**source, "path": path})
 
 
 def load_fused(deployment: Deployment) -> FusedNetwork:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -14,11 +15,14 @@ from parnet_deploy.deployment import Deployment
 from parnet_deploy.errors import (
     BackendError,
     CheckFailedError,
+    DeploymentChangedError,
     DeploymentError,
     DeviceUnavailableError,
     EngineLoadError,
     SpecError,
 )
+from parnet_deploy.export.export_step import export_to_deployment
+from parnet_deploy.input_size import InputSize
 from parnet_deploy.plan import Plan
 from parnet_deploy.reference import REFERENCE, Reference
 
@@ -201,3 +205,35 @@ def test_an_engine_that_does_not_load_names_the_file(exported, monkeypatch) -> N
     monkeypatch.setattr(build, "merge_segment", lambda *args: Nonsense())
     with pytest.raises(EngineLoadError, match=r"all\.onnx: ONNX Runtime cannot load it"):
         build_to_deployment(exported, BuildOptions(placement="one"))
+
+
+def test_a_range_of_sizes_is_proved_at_its_ends_and_in_between(exported) -> None:
+    export_to_deployment(exported, InputSize.parse("32:96"))
+    report = build_to_deployment(exported, BuildOptions(placement="streams")).report
+    whole = [check for check in report["made"]["checks"] if check["what"] == "whole, batch 1"]
+    assert len(whole) == 3
+    assert all(check["passed"] for check in whole)
+
+
+def test_graphs_that_were_exported_anew_meanwhile_are_not_mixed(exported, monkeypatch) -> None:
+    honest = build.choose_fastest
+
+    def export_in_between(*args):
+        export_to_deployment(exported, InputSize.parse("64"))
+        return honest(*args)
+
+    monkeypatch.setattr(build, "choose_fastest", export_in_between)
+    with pytest.raises(DeploymentChangedError, match="other graphs were exported"):
+        build_to_deployment(exported, BuildOptions(placement="one"))
+    assert not Deployment.open(exported).plans
+
+
+def test_no_room_for_temporary_files_is_our_error(exported, monkeypatch) -> None:
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device", "/scratch")
+
+    monkeypatch.setattr(build.tempfile, "TemporaryDirectory", full)
+    before = files_of(exported)
+    with pytest.raises(DeploymentError, match=r"/scratch: got No space left.*set TMPDIR"):
+        build_to_deployment(exported, BuildOptions(placement="one"))
+    assert files_of(exported) == before

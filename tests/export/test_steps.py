@@ -297,7 +297,9 @@ class TestNothingIsLost:
 
         monkeypatch.setattr(to_onnx, "bias_map", constant)
         before = content(engine)
-        with pytest.raises(CheckFailedError, match="parity: part fusion1 on ONNX Runtime: error"):
+        with pytest.raises(
+            CheckFailedError, match="parity: part fusion1 on ONNX Runtime at 64x64: error"
+        ):
             export_to_deployment(engine, InputSize.parse("64"))
         assert content(engine) == before
 
@@ -563,3 +565,30 @@ def test_state_of_a_test_network_has_no_fresh_batch_norm() -> None:
             assert bool((state[f"{prefix}running_mean"] != 0).all()), name
             assert bool((state[f"{prefix}weight"] != 1).all()), name
             assert bool((state[f"{prefix}bias"] != 0).all()), name
+
+
+class TestWhatIsRemembered:
+    def test_the_same_checkpoint_elsewhere_is_found_there_later(
+        self, engine: Path, model: Path, tmp_path: Path
+    ) -> None:
+        moved = tmp_path / "moved.pth.tar"
+        shutil.copy(model, moved)
+        digest = Deployment.open(engine).steps["fuse"]
+        assert fuse_to_deployment(moved, engine, OPTIONS).skipped
+        found = Deployment.open(engine)
+        assert found.source["path"] == str(moved)
+        assert found.steps["fuse"] == digest
+        assert "export" in found.steps
+        assert training_form(found) is not None
+
+    def test_a_range_after_another_size_goes_back_to_the_native_size(self, engine: Path) -> None:
+        export_to_deployment(engine, InputSize.parse("128"))
+        assert (Deployment.open(engine).preprocessing or {})["height"] == 128
+        export_to_deployment(engine, InputSize.parse("32:256"))
+        preprocessing = Deployment.open(engine).preprocessing or {}
+        assert (preprocessing["height"], preprocessing["width"]) == (32, 64)
+
+    def test_a_range_is_proved_at_its_ends_and_in_between(self, engine: Path) -> None:
+        report = export_to_deployment(engine, InputSize.parse("32x64:64x128")).report
+        whole = [c["what"] for c in report["checks"] if c["what"].startswith("all parts")]
+        assert [what.rsplit(" ", 1)[1] for what in whole] == ["64x128", "32x64", "32x128"]
