@@ -36,7 +36,7 @@ def write_results(
         "benchmark": name,
         "schema": 1,
         "made_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "git": _git(),
+        "git": git_state(),
         "environment": {"before": dict(environment), "after": describe_machine()},
         "conditions": dict(conditions),
         "arms": [
@@ -60,7 +60,8 @@ def write_results(
     Console(width=100).print(table)
 
 
-def _git() -> dict[str, Any]:
+def git_state() -> dict[str, Any]:
+    """Commit, and whether anything that git tracks was changed."""
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
