@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -15,7 +16,8 @@ from rich.table import Table
 from parnet_deploy.measure import Latency, compare_latency
 from parnet_deploy.runtime.machine import describe_machine
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("PARNET_BENCH_RESULTS", Path(__file__).parent / "latest"))
+"""Yours; the committed ones are in results/, and the README's table is made from those."""
 
 
 def write_results(

@@ -31,9 +31,10 @@ def is_current(directory: Path, step: str, key: str) -> bool:
         return False
 
 
-def skipped(directory: Path, report: str) -> StepResult:
-    """The result of a step that had nothing to do."""
-    return StepResult(path=directory, skipped=True, report=read_report(directory, report))
+def skipped(directory: Path, report: str, **newer: Any) -> StepResult:
+    """The result of a step that had nothing to do; ``newer`` replaces entries of its report."""
+    found = {**read_report(directory, report), **newer}
+    return StepResult(path=directory, skipped=True, report=found)
 
 
 def read_report(directory: Path, name: str) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def bench_to_deployment(
         "backend": about["backend"],
         "simulated": about["backend"] == "fake",
         "batch": options.batch,
-        "input_size": about["input_size"],
+        "input_size": "x".join(map(str, image.shape[2:])),
         "rounds": rounds,
         "arms": {arm.name: _row(arm, latencies) for arm in every},
         "checks": checks,

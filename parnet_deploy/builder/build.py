@@ -190,10 +190,15 @@ def _build_all(
 
 
 def _candidates(deployment: Deployment, options: BuildOptions) -> tuple[Candidate, ...]:
-    spec, name = deployment.spec, options.placement
+    spec, name, cores = deployment.spec, options.placement, usable_cores()
     if options.backend == "fake":
         return device_candidates(spec, name, options.gpus or (0,))
-    return cpu_candidates(spec, name, threads=options.threads, cores=usable_cores())
+    if options.threads is not None and options.threads > cores:
+        raise SpecError(
+            f"threads: got {options.threads}, expected at most {cores}, the cores that this "
+            "process may use."
+        )
+    return cpu_candidates(spec, name, threads=options.threads, cores=cores)
 
 
 def _plan(deployment: Deployment, options: BuildOptions, candidate: Candidate) -> Plan:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import RenderableType
@@ -73,10 +74,15 @@ def _size(fixed: str | None, dynamic: str | None) -> InputSize | None:
     return size
 
 
+def _worst(checks: Sequence[Mapping[str, Any]], each: int) -> list[Mapping[str, Any]]:
+    """Of several sizes the worst check of each part, and of the whole network."""
+    return [max(checks[i::each], key=lambda check: check["error"]) for i in range(each)]
+
+
 def _draw(common: Common, result: StepResult, spec: ModelSpec) -> list[RenderableType]:
     report = result.report
     how = "unchanged, nothing to do" if result.skipped else "exported and proved"
-    *parts, whole = report["checks"]
+    *parts, whole = _worst(report["checks"], len(spec.parts) + 1)
     found = render.table("part", "reads", "writes", ">nodes", ">error", "")
     for part, check in zip(spec.parts, parts, strict=True):
         found.add_row(

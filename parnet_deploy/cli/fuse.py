@@ -121,9 +121,15 @@ def command(
 
 def _name(given: str | None, checkpoint: Path) -> str:
     name = given or _ILLEGAL.sub("-", _SUFFIXES.sub("", checkpoint.name)).strip(".-")
+    if given is None and not name:
+        raise click.UsageError(
+            f"The file name {checkpoint.name} has no letters or digits that a deployment could be "
+            "named by. Give it one: --name NAME."
+        )
     if not is_plan_key(name):
         raise click.BadParameter(
-            f"got {name!r}, expected letters, digits and . _ + = @ , - (use --root for a folder).",
+            f"got {name!r}, expected up to 200 of a-z, A-Z, 0-9 and . _ + = @ , - "
+            "(use --root for a folder).",
             param_hint="--name",
         )
     return name

@@ -163,8 +163,9 @@ def _only_tensors(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
 def _strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Drop what DataParallel and torch.compile put before every name."""
     for prefix in ("module.", "_orig_mod.") * 2:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
+        if any(name.startswith(prefix) for name in tensors):
+            stripped = {name.removeprefix(prefix): t for name, t in tensors.items()}
+            tensors = stripped if len(stripped) == len(tensors) else tensors
     return tensors
 
 

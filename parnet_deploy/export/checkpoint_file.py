@@ -8,7 +8,6 @@ to tensors, plain containers and ``argparse.Namespace``; there is no unrestricte
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import pickle
@@ -34,7 +33,8 @@ Layout = Literal["release", "state-dict", "safetensors"]
 _LISTED = 5  # names shown in an error before "and N more"
 _NAME_LENGTH = 120  # of a name shown in an error
 _ARGUMENTS = 500  # kept of what a file says of its training
-_ARGUMENT_LENGTH = 4096  # as JSON; longer ones are left out
+_ARGUMENT_LENGTH = 4096  # items and characters; longer ones are left out
+_INFLATION = 20  # times that a zip may be larger inside than on disk
 _NESTING = 8
 _CORRUPT = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError,
             AssertionError, ArithmeticError, MemoryError, struct.error,
@@ -49,7 +49,8 @@ def hash_checkpoint(path: Path) -> str:
         CheckpointError: There is no such file, or it cannot be read.
     """
     if not os.path.isfile(path):  # false for names that no file can have, too
-        got = "a directory" if os.path.isdir(path) else "no such file"
+        kinds = ((os.path.isdir, "a directory"), (os.path.exists, "no regular file"))
+        got = next((text for is_kind, text in kinds if is_kind(path)), "no such file")
         raise CheckpointError(f"checkpoint {path}: got {got}, expected a file. Check the path.")
     try:
         return hash_file(path)[0]
@@ -77,12 +78,13 @@ def read_file(path: Path) -> tuple[Mapping[str, Any], Layout]:
                 f"checkpoint {path}: damaged or cut off: {_first_line(error)}. Copy it again."
             ) from error
     try:
+        _check_zip(path)
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on pickle protocols: refused or loaded, no third
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _pickle_error(path, error) from error
-    except _CORRUPT as error:
+    except (SafetensorError, *_CORRUPT) as error:
         raise CheckpointError(
             f"checkpoint {path}: damaged, cut off or not a checkpoint: {_first_line(error)}. "
             "Copy it again, or save it with torch.save(model.state_dict(), ...)."
@@ -101,8 +103,8 @@ def read_training_args(content: Mapping[str, Any]) -> dict[str, Any]:
     args = content.get("args")
     found: dict[Any, Any] = dict(vars(args)) if isinstance(args, argparse.Namespace) else {}
     found |= {k: content[k] for k in ("arch", "epoch", "metric", "version") if k in content}
-    kept = ((k, v) for k, v in found.items() if isinstance(k, str) and _is_plain(v, _NESTING))
-    return dict(islice((kv for kv in kept if len(json.dumps(kv)) <= _ARGUMENT_LENGTH), _ARGUMENTS))
+    kept = ((k, v) for k, v in found.items() if isinstance(k, str) and _is_plain([k, v]))
+    return dict(islice(kept, _ARGUMENTS))
 
 
 def list_some(names: Iterable[str]) -> str:
@@ -156,12 +158,50 @@ def _is_pickle(path: Path) -> bool:
     return True
 
 
-def _is_plain(value: object, depth: int) -> bool:
-    if isinstance(value, (list, tuple)):
-        return depth > 0 and all(_is_plain(item, depth - 1) for item in value)
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return value is None or isinstance(value, (bool, int, str))
+def _is_plain(value: object) -> bool:
+    """Whether it is small plain JSON. Counts as it walks: a list may hold itself many times."""
+    pending, seen = [(value, 0)], 0
+    while pending:
+        item, depth = pending.pop()
+        seen += 1 + (len(item) if isinstance(item, (str, list, tuple)) else 0)
+        if seen > _ARGUMENT_LENGTH or depth > _NESTING:
+            return False
+        if isinstance(item, (list, tuple)):
+            pending += [(inner, depth + 1) for inner in item]
+        elif not _is_plain_value(item):
+            return False
+    return True
+
+
+def _is_plain_value(item: object) -> bool:
+    if isinstance(item, float):
+        return math.isfinite(item)
+    if isinstance(item, int):
+        return abs(item) < 2**63
+    return item is None or isinstance(item, str)
+
+
+def _check_zip(path: Path) -> None:
+    """Compare every record of a zip with its checksum, which torch does not do.
+
+    Raises:
+        CheckpointError: A record is damaged, or the file inflates beyond reason.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        inflated = sum(record.file_size for record in archive.infolist())
+        if inflated > _INFLATION * max(path.stat().st_size, 1 << 20):
+            raise CheckpointError(
+                f"checkpoint {path}: got {inflated:,} bytes packed into {path.stat().st_size:,}, "
+                f"expected at most {_INFLATION} times the file. No training writes such a file."
+            )
+        bad = archive.testzip()
+    if bad is not None:
+        raise CheckpointError(
+            f"checkpoint {path}: damaged: record {_printable(bad, _NAME_LENGTH)} does not fit its "
+            "checksum. Copy it again."
+        )
 
 
 def _printable(text: str, length: int) -> str:

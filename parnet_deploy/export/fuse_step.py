@@ -67,8 +67,8 @@ def fuse_to_deployment(
     options = options or FuseOptions()
     key = _fuse_key(checkpoint, options)
     if is_current(directory, "fuse", key):
-        _note_path(checkpoint, directory)
-        return skipped(directory, FUSE_REPORT)
+        source = _note_path(checkpoint, directory)
+        return skipped(directory, FUSE_REPORT, source=source)
     loaded = load_checkpoint(checkpoint, weights=options.weights, activation=options.activation)
     preprocessing, origin = trained_preprocessing(loaded)
     if options.preprocessing is not None:
@@ -100,12 +100,14 @@ def fuse_to_deployment(
     return StepResult(path=directory, skipped=False, report=report)
 
 
-def _note_path(checkpoint: Path, directory: Path) -> None:
-    """The same file at another place: later steps look for it there."""
-    source, path = Deployment.open(directory).source, str(checkpoint.resolve())
-    if source.get("path") != path:
+def _note_path(checkpoint: Path, directory: Path) -> dict[str, Any]:
+    """The same file at another place: later steps look for it there. Returns the source."""
+    known = Deployment.open(directory).source
+    source = {**known, "path": str(checkpoint.resolve())}
+    if known != source:
         with Deployment.edit(directory) as txn:
-            txn.describe(source={**source, "path": path})
+            txn.describe(source=source)
+    return source
 
 
 def load_fused(deployment: Deployment) -> FusedNetwork:

@@ -237,3 +237,9 @@ def test_no_room_for_temporary_files_is_our_error(exported, monkeypatch) -> None
     with pytest.raises(DeploymentError, match=r"/scratch: got No space left.*set TMPDIR"):
         build_to_deployment(exported, BuildOptions(placement="one"))
     assert files_of(exported) == before
+
+
+def test_more_threads_than_cores_are_refused(exported, monkeypatch) -> None:
+    monkeypatch.setattr(build, "usable_cores", lambda: 2)
+    with pytest.raises(SpecError, match="threads: got 99, expected at most 2"):
+        build_to_deployment(exported, BuildOptions(threads=99))

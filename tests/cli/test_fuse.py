@@ -205,3 +205,12 @@ def test_a_missing_package_is_one_line_with_the_pip_command(model, run_process):
     assert done.stderr == (
         "error: package torch: not installed. Run: pip install 'parnet-deploy[export]'.\n"
     )
+
+
+def test_a_file_name_that_gives_no_name_asks_for_one(invoke, tmp_path) -> None:
+    odd = tmp_path / "модель.pt"
+    odd.write_bytes(CHECKPOINT.read_bytes())
+    result = invoke("fuse", odd)
+    assert result.exit_code == 2
+    assert "Give it one: --name NAME." in " ".join(result.stderr.split())
+    assert invoke("fuse", odd, "--name", "model").exit_code == 0
