@@ -41,7 +41,8 @@ $(BIN)/python:
 	"$(PYTHON)" -m venv $(VENV)
 
 $(READY): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet \
+	@echo "Installing into $(VENV): a minute, or several on a slow line (PyTorch is large)."
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet \
 		-c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
@@ -66,7 +67,9 @@ format: $(READY) ## Let ruff repair what it can
 
 build: $(READY) ## Build the wheel and the source distribution into dist/
 	rm -rf build dist
-	$(BIN)/python -m build --outdir dist --no-isolation
+	@mkdir -p dist; $(BIN)/python -m build --outdir dist --no-isolation > dist/build.log 2>&1 \
+		|| { cat dist/build.log; exit 1; }
+	@ls dist
 	rm -rf build
 
 check: lint test-all build ## Everything that CI runs
