@@ -23,6 +23,7 @@ ACTIVATIONS: tuple[Activation, ...] = ("silu", "relu")
 BATCH_NORM_EPS = 1e-5
 IMAGE = "image"
 LOGITS = "logits"
+MAX_BLOCKS = 4096  # a limit, so that a hostile description is refused before it is spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +110,11 @@ class ModelSpec:
                 f"network: got planes {self.planes} and blocks {self.num_blocks}, "
                 "expected the same length and at least two streams."
             )
-        if self.num_blocks[-1] != 1 or min(self.num_blocks) < 1:
+        total = sum(self.num_blocks)
+        if self.num_blocks[-1] != 1 or min(self.num_blocks) < 1 or total > MAX_BLOCKS:
             raise SpecError(
-                f"network: got blocks {self.num_blocks}, expected 1 or more and a last entry of 1."
+                f"network: got blocks {self.num_blocks}, expected 1 or more, at most {MAX_BLOCKS} "
+                "together, and a last entry of 1."
             )
         if min(*self.planes, self.num_classes, self.in_channels) < 1:
             raise SpecError("network: every width and the number of classes must be positive.")
@@ -237,15 +240,9 @@ def _stem(spec: ModelSpec, i: int) -> PartSpec:
 
 
 def _stream(spec: ModelSpec, i: int) -> PartSpec:
-    width = spec.planes[i]
+    c = spec.planes[i]
     blocks = tuple(
-        BlockSpec(
-            name=f"streams.{i}.{k}",
-            kind="residual",
-            in_channels=width,
-            out_channels=width,
-            stride=1,
-        )
+        BlockSpec(name=f"streams.{i}.{k}", kind="residual", in_channels=c, out_channels=c, stride=1)
         for k in range(spec.num_blocks[i] - 1)
     )
     return PartSpec(name=f"stream{i}", inputs=(f"x{i}",), output=f"y{i}", blocks=blocks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from parnet_deploy.errors import (
     DeploymentError,
     DeploymentNotFoundError,
 )
+from parnet_deploy.export.trained import training_form
 from parnet_deploy.input_size import InputSize
 from parnet_deploy.storage.document import seal
 from tests.storage.states import SPEC
@@ -180,6 +182,16 @@ def change(data: dict[str, Any], path: str, value: object) -> None:
 
 
 ENTRY = {"sha256": "0" * 64, "bytes": 1, "step": "fuse"}
+CHOICE = {"activation": "silu", "decided_by": "weights", "evidence": "means"}
+
+
+def reseal(root: Path, field: str, value: object) -> None:
+    """Change the manifest and seal it again, as who can write the directory can."""
+    path = root / "deployment.json"
+    data = json.loads(path.read_bytes())
+    del data["sha256"]
+    change(data, field, value)
+    path.write_bytes(seal(data))
 
 
 @pytest.mark.parametrize(
@@ -200,6 +212,7 @@ ENTRY = {"sha256": "0" * 64, "bytes": 1, "step": "fuse"}
         (f"artifacts|{STEM}|bytes", "4", "bytes: got '4', expected int"),
         (f"artifacts|{STEM}|bytes", True, "bytes: got True, expected int"),
         (f"artifacts|{STEM}|bytes", -1, "expected a sha256 and a size"),
+        (f"artifacts|{STEM}|bytes", 10**30, "expected a sha256 and a size"),
         (f"artifacts|{STEM}|sha256", "abc", "expected a sha256 and a size"),
         (f"artifacts|{STEM}|step", "verify", "got the step 'verify', which is unknown"),
         (f"artifacts|{STEM}", [], "got list, expected an object"),
@@ -208,10 +221,15 @@ ENTRY = {"sha256": "0" * 64, "bytes": 1, "step": "fuse"}
         ("spec|planes", [4, 8], "network: got planes"),
         ("spec|planes", ["4", 8, 16, 32], "network description: cannot read it"),
         ("spec|activation", "tanh", "activation: got 'tanh', expected silu or relu"),
+        ("spec|num_blocks", [10**6, 2, 2, 1], "at most 4096 together"),
+        ("spec|planes", [4, 8, 10**12, 32], "spec: got a width of 1000000000000, expected at most"),
+        ("spec|num_classes", 10**12, "spec: got a width of 1000000000000, expected at most"),
+        ("spec|in_channels", 10**12, "spec: got a width of 1000000000000, expected at most"),
         ("spec|more", 1, "network description: cannot read it"),
         ("spec", None, "spec: got None, expected dict"),
         ("input_size|low", [33, 32], "input size: got 33x32, expected multiples of 32"),
         ("input_size|low", [96, 96], "input size: got (96, 96) to (64, 64)"),
+        ("input_size|high", [32, 32 * 10**9], "expected sides of at most 1000000"),
         ("input_size|low", [32], "input size: cannot read it"),
         ("input_size|low", "32", "input size: cannot read it"),
         ("labels", ["a"], "labels: got 1, expected one for each of 3"),
@@ -219,9 +237,31 @@ ENTRY = {"sha256": "0" * 64, "bytes": 1, "step": "fuse"}
         ("steps|dance", {}, "step 'dance': expected one of fuse, export"),
         ("steps|fuse|made_from", {"build": "0"}, "expected earlier steps"),
         ("steps|fuse|files", [STEM], "another step's"),
+        ("steps|fuse|files", [[]], "another step's"),
         ("steps|fuse|key", 3, "key: got 3, expected str"),
         ("plans|one-cpu|step", "build:two", "expected an object with its step"),
+        ("plans|one-cpu|step", [], "expected an object with its step"),
+        ("plans|one-cpu|backend", [], "plan one-cpu backend: got [], expected text"),
+        ("plans|one-cpu|placement", True, "plan one-cpu placement: got True, expected text"),
+        ("plans|one-cpu|built", None, "plan one-cpu built: got None, expected text"),
+        ("plans|one-cpu|precision", 32, "plan one-cpu precision: got 32, expected text"),
+        ("plans|one-cpu|threads", "4", "plan one-cpu threads: got '4', expected"),
+        ("plans|one-cpu|devices", None, "plan one-cpu devices: got None, expected"),
+        ("plans|one-cpu|devices", [True], "plan one-cpu devices: got [True], expected"),
+        ("plans|one-cpu|median_ms", "", "plan one-cpu median_ms: got '', expected"),
+        ("plans|one-cpu|median_ms", 10**400, "expected null or a number from 0 to 1e+09"),
         ("plans|../x", {"step": "fuse"}, "expected letters, digits"),
+        ("source|path", 1, "source path: got 1, expected text"),
+        ("source|sha256", None, "source sha256: got None, expected text"),
+        ("source|layout", [], "source layout: got [], expected text"),
+        ("source|weights", {}, "source weights: got {}, expected text"),
+        ("source|parameters", "1", "source parameters: got '1', expected a whole number"),
+        ("source|training_args", [], "source training_args: got [], expected an object"),
+        ("source|notes", [1], "source notes: got [1], expected a list of texts"),
+        ("source|activation", "silu", "source activation: got 'silu', expected an object"),
+        ("source|activation", {"activation": "silu"}, "decided_by: got nothing, expected weights"),
+        ("source|activation", {**CHOICE, "decided_by": []}, "decided_by: got [], expected weights"),
+        ("source|activation", {**CHOICE, "evidence": 1}, "evidence: got 1, expected text"),
         ("written", ..., "got the fields"),
         ("surprise", 1, "got the fields"),
     ],
@@ -229,16 +269,43 @@ ENTRY = {"sha256": "0" * 64, "bytes": 1, "step": "fuse"}
 def test_hostile_manifest_with_a_correct_seal_is_refused(
     full: Path, field: str, value: object, message: str
 ) -> None:
-    path = full / "deployment.json"
-    data = json.loads(path.read_bytes())
-    del data["sha256"]
-    change(data, field, value)
-    path.write_bytes(seal(data))
+    reseal(full, field, value)
     with pytest.raises(DeploymentCorruptError) as caught:
         Deployment.open(full)
-    assert str(caught.value).startswith(f"manifest {path}: ")
+    assert str(caught.value).startswith(f"manifest {full / 'deployment.json'}: ")
     assert message in str(caught.value)
     assert str(caught.value).endswith("Build the deployment again: parnet-deploy fuse model.pt.")
+
+
+def test_more_streams_than_any_network_has_are_refused(full: Path) -> None:
+    spec = {**SPEC.to_json(), "planes": [8] * 2000, "num_blocks": [1] * 2000}
+    reseal(full, "spec", spec)
+    with pytest.raises(DeploymentCorruptError, match="got 1999 streams, expected at most 16"):
+        Deployment.open(full)
+
+
+@pytest.mark.parametrize("size", [10**12, 1 << 62])
+def test_a_claimed_size_takes_no_memory(full: Path, size: int) -> None:
+    reseal(full, f"artifacts|{STEM}|bytes", size)
+    found = Deployment.open(full)
+    with pytest.raises(DeploymentCorruptError, match=f"got 4 bytes, expected {size} bytes"):
+        found.read_bytes(STEM)
+    assert found.verify().changed == (STEM,)
+
+
+@pytest.mark.parametrize("choice", [{}, {"weights": "best"}, {"weights": "auto"}])
+def test_no_training_form_without_the_choice_of_weights(
+    full: Path, monkeypatch: pytest.MonkeyPatch, choice: dict[str, str]
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("loaded with an unknown choice of weights")
+
+    monkeypatch.setattr("parnet_deploy.export.trained.load_checkpoint", load)
+    checkpoint = full.parent / "model.pt"
+    checkpoint.write_bytes(b"")
+    sha256 = hashlib.sha256(b"").hexdigest()
+    reseal(full, "source", {"path": str(checkpoint), "sha256": sha256, **choice})
+    assert training_form(Deployment.open(full)) is None
 
 
 @pytest.mark.parametrize("version", [2, "1", 1.0, True, None])

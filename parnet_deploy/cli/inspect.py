@@ -9,6 +9,7 @@ import click
 from rich.console import RenderableType
 from rich.text import Text
 
+from ..errors import DeploymentCorruptError, SpecError
 from ..storage.names import step_rank
 from . import render
 from .fuse import activation_text, images_text, network_text
@@ -16,7 +17,10 @@ from .options import Common, deployment_argument, verb
 
 if TYPE_CHECKING:
     from ..deployment import Deployment, Integrity
+    from ..preprocess import Preprocessing
     from ..spec import ModelSpec
+
+_UNKNOWN = "unknown"
 
 _EPILOG = """\b
 Examples:
@@ -44,7 +48,8 @@ def command(common: Common, deployment: str | None, files: bool) -> None:
     directory = common.find(deployment)
     opened = Deployment.open(directory)
     integrity = opened.verify()
-    parts = _parts(opened)
+    preprocessing = read_preprocessing(opened)
+    parts = _parts(opened, preprocessing)
     document = {
         "deployment": str(directory),
         "name": opened.name,
@@ -67,15 +72,33 @@ def command(common: Common, deployment: str | None, files: bool) -> None:
         raise click.exceptions.Exit(3)
 
 
-def _parts(opened: Deployment) -> dict[str, dict[str, Any]]:
+def read_preprocessing(opened: Deployment) -> Preprocessing | None:
+    """How images are prepared, checked; None if the deployment does not say.
+
+    Raises:
+        DeploymentCorruptError: It says something that cannot be.
+    """
+    from ..preprocess import Preprocessing
+
+    if opened.preprocessing is None:
+        return None
+    try:
+        return Preprocessing.from_json(opened.preprocessing)
+    except SpecError as error:
+        raise DeploymentCorruptError(
+            f"deployment {opened.path}: {error} Build it again: parnet-deploy fuse model.pt."
+        ) from error
+
+
+def _parts(opened: Deployment, preprocessing: Preprocessing | None) -> dict[str, dict[str, Any]]:
     """What each part reads, writes and costs, for the largest accepted image."""
     spec = opened.spec
     if opened.input_size is not None:
         height, width = opened.input_size.high
+    elif preprocessing is not None:
+        height, width = preprocessing.height, preprocessing.width
     else:
-        about = opened.preprocessing or {}
-        side = spec.size_multiple
-        height, width = int(about.get("height", side)), int(about.get("width", side))
+        height = width = spec.size_multiple
     macs, tensors = spec.macs(height, width), spec.tensors
     return {
         part.name: {
@@ -104,16 +127,17 @@ def _draw(
 ) -> list[RenderableType]:
     source = opened.source
     total = sum(about["bytes"] for about in opened.artifacts.values())
-    checkpoint = f"{source['path']} ({source['layout']}, {source['sha256'][:12]})"
+    path, layout, sha256 = (source.get(key, _UNKNOWN) for key in ("path", "layout", "sha256"))
+    about = opened.preprocessing
     labels = "none: classes are numbered" if opened.labels is None else _some(opened.labels)
     exported = "not exported yet" if opened.input_size is None else str(opened.input_size)
     rows: list[tuple[str, str | Text]] = [
-        ("network", network_text(opened.spec, source["parameters"])),
-        ("checkpoint", checkpoint),
-        ("weights", source["weights"]),
-        ("activation", activation_text(source["activation"])),
+        ("network", _network(opened)),
+        ("checkpoint", f"{path} ({layout}, {sha256[:12]})"),
+        ("weights", source.get("weights", _UNKNOWN)),
+        ("activation", _activation(opened)),
         ("accepts", f"{exported}, {opened.spec.in_channels} channels"),
-        ("images", images_text(opened.preprocessing or {})),
+        ("images", _UNKNOWN if about is None else images_text(about)),
         ("labels", labels),
         ("integrity", _integrity(integrity, len(opened.artifacts), total)),
     ]
@@ -136,6 +160,20 @@ def _draw(
         "",
         render.next_step((f"parnet-deploy {todo} {name}", "")),
     ]
+
+
+def _network(opened: Deployment) -> str:
+    parameters = opened.source.get("parameters")
+    if parameters is None:
+        return network_text(opened.spec, 0).replace(" 0 parameters", " parameters unknown")
+    return network_text(opened.spec, parameters)
+
+
+def _activation(opened: Deployment) -> str:
+    choice = opened.source.get("activation")
+    return (
+        f"{opened.spec.activation}, {_UNKNOWN} why" if choice is None else activation_text(choice)
+    )
 
 
 def _integrity(integrity: Integrity, count: int, total: int) -> Text:
@@ -173,7 +211,7 @@ def _parts_table(parts: Mapping[str, Mapping[str, Any]]) -> RenderableType:
     total = sum(part["macs"] for part in parts.values())
     for name, part in parts.items():
         shape = "x".join(map(str, part["shape"]))
-        share = f"{100 * part['macs'] / total:.0f} %"
+        share = f"{100 * part['macs'] / max(total, 1):.0f} %"
         reads, blocks = ", ".join(part["reads"]), str(part["blocks"])
         found.add_row(name, reads, part["writes"], shape, blocks, f"{part['macs']:,}", share)
     found.add_section()
@@ -190,15 +228,15 @@ def _plans(opened: Deployment) -> list[RenderableType]:
     found = render.table("plan~", "placement", ">cores", ">devices", ">p50", "built")
     for key in order_plans(opened, simulated=True):  # the first is what runs by default
         plan = opened.plans[key]
-        median = plan["median_ms"]
-        simulated = "simulated" if plan["backend"] == "fake" else ""
+        median, threads, built = plan.get("median_ms"), plan.get("threads"), plan.get("built")
+        simulated = "simulated" if plan.get("backend") == "fake" else ""
         found.add_row(
             key,
-            plan["placement"],
-            "all" if plan["threads"] is None else str(plan["threads"]),
-            ",".join(map(str, plan["devices"])),
+            Text(render.printable(plan.get("placement", _UNKNOWN))),
+            "all" if threads is None else str(threads),
+            ",".join(map(str, plan.get("devices", [_UNKNOWN]))),
             simulated if median is None else render.ms_text(median),
-            _moment(plan["built"]),
+            Text(_UNKNOWN if built is None else _moment(built)),
         )
     return [render.spaced(found)]
 
@@ -212,12 +250,15 @@ def _artifacts(opened: Deployment, *, files: bool) -> RenderableType:
     found = render.table("step~", ">files", ">size", "finished", "key")
     for name in sorted(opened.steps, key=lambda name: (step_rank(name) or 0, name)):
         step = opened.steps[name]
-        size = render.bytes_text(sum(opened.artifacts[file]["bytes"] for file in step["files"]))
+        sizes = [opened.artifacts[f]["bytes"] for f in step["files"] if f in opened.artifacts]
+        whole = len(step["files"])  # of which some may have been removed since
+        count = str(whole) if len(sizes) == whole else f"{len(sizes)} of {whole}"
+        size = render.bytes_text(sum(sizes))
         finished = _moment(step["finished"])
-        found.add_row(name, str(len(step["files"])), size, finished, step["key"][:8])
+        found.add_row(name, count, size, Text(finished), Text(render.printable(step["key"])[:8]))
     return render.spaced(found)
 
 
 def _moment(text: str) -> str:
     """Month, day and minute of an ISO time."""
-    return text[5:16].replace("T", " ")
+    return render.printable(text)[5:16].replace("T", " ")

@@ -11,6 +11,7 @@ import click
 from rich.console import RenderableType
 from rich.text import Text
 
+from ..errors import DeploymentError
 from . import render
 from .chain import ensure_built, needs
 from .options import Common, deployment_option, verb
@@ -67,14 +68,19 @@ def command(
         from ..preprocess import find_images
         from ..runtime.session import Runtime
     from ..deployment import Deployment
-    from ..preprocess import Preprocessing
+    from .inspect import read_preprocessing
 
     directory = common.find(deployment)
     paths = find_images(images)
     if plan is None:
         ensure_built(directory, common.output, backend=backend)
     opened = Deployment.open(directory)
-    preprocessing = Preprocessing.from_json(opened.preprocessing or {})
+    preprocessing = read_preprocessing(opened)
+    if preprocessing is None:
+        raise DeploymentError(
+            f"deployment {directory}: got no preprocessing, expected how an image is prepared. "
+            "Run: parnet-deploy fuse model.pt."
+        )
     labels = opened.labels or tuple(map(str, range(opened.spec.num_classes)))
     total = len(paths)
     with (

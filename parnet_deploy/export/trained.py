@@ -17,13 +17,13 @@ from .model import ParNet
 def training_form(deployment: Deployment) -> ParNet | None:
     """The network as it was trained, if the checkpoint is still where it was; else None."""
     source = deployment.source
-    path = Path(str(source.get("path", "")))
+    path, weights = Path(str(source.get("path", ""))), source.get("weights")
+    if weights not in ("model", "ema"):  # not written by the step "fuse"
+        return None
     try:
         if not path.is_file() or hash_file(path)[0] != source.get("sha256"):
             return None
-        loaded = load_checkpoint(
-            path, weights=source["weights"], activation=deployment.spec.activation
-        )
+        loaded = load_checkpoint(path, weights=weights, activation=deployment.spec.activation)
     except (CheckpointError, OSError):
         return None
     with torch.device("meta"):

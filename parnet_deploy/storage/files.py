@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 from ..errors import DeploymentError
 from . import names
@@ -52,17 +53,23 @@ def storage_error(error: OSError, root: Path) -> DeploymentError:
         state = "Nothing was published"
     cure = _CURES.get(error.errno or 0, "Remove the cause")
     reason = error.strerror or str(error)
-    at = f" {error.filename}" if error.filename else ""
+    name = _written(error)
+    at = f" {name}" if name else ""
     return DeploymentError(
         f"deployment {root}: cannot write{at}: got {reason!r}, expected a writable disk with room. "
         f"{state}. {cure} and run the command again."
     )
 
 
+def _written(error: OSError) -> Any:
+    """The file that was written: the second of two, for a copy names its source first."""
+    return error.filename if error.filename2 is None else error.filename2
+
+
 def disk_error(error: BaseException, root: Path) -> DeploymentError | None:
     """The same for an error that other code met while it wrote a staged file; None for others."""
     if isinstance(error, OSError) and error.errno in _CURES:
-        name = error.filename
+        name = _written(error)
         if name is None:  # a failed write names no file, a failed open does
             return storage_error(error, root)
         inside = isinstance(name, (str, os.PathLike)) and Path(name).is_relative_to(root)

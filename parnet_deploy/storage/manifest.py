@@ -18,8 +18,13 @@ from ..input_size import InputSize
 from ..spec import ModelSpec
 from . import names
 from .document import MAX_DOCUMENT_BYTES, canonical, seal, unseal
+from .summaries import check_plan, check_source
 
 SCHEMA_VERSION = 1
+MAX_STREAMS = 16
+MAX_WIDTH = 1_000_000
+"""Of channels, classes and image sides; limits, so that a hostile file costs no endless work."""
+MAX_ARTIFACT_BYTES = 1 << 62
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _FIELDS = {
@@ -100,6 +105,7 @@ class Manifest:
             _check_artifacts(data["artifacts"], data["steps"])
             _check_steps(data["steps"], data["artifacts"])
             _check_plans(data["plans"], data["steps"])
+            check_source(data["source"])
         except (ValueError, SpecError) as error:
             raise DeploymentCorruptError(
                 f"{where}: {error} Build the deployment again: parnet-deploy fuse model.pt."
@@ -171,6 +177,11 @@ def _read_spec(data: Mapping[str, Any]) -> ModelSpec:
     spec = ModelSpec.from_json(data)
     if canonical(spec.to_json()) != canonical(data):
         raise ValueError(f"spec: got {data!r}, expected {spec.to_json()!r}.")
+    if spec.streams > MAX_STREAMS:
+        raise ValueError(f"spec: got {spec.streams} streams, expected at most {MAX_STREAMS}.")
+    largest = max(*spec.planes, spec.num_classes, spec.in_channels)
+    if largest > MAX_WIDTH:
+        raise ValueError(f"spec: got a width of {largest}, expected at most {MAX_WIDTH}.")
     return spec
 
 
@@ -180,6 +191,8 @@ def _read_size(data: Mapping[str, Any] | None, spec: ModelSpec) -> InputSize | N
     size = InputSize.from_json(data)
     if canonical(size.to_json()) != canonical(data):
         raise ValueError(f"input_size: got {data!r}, expected {size.to_json()!r}.")
+    if max(size.high) > MAX_WIDTH:
+        raise ValueError(f"input_size: got {size}, expected sides of at most {MAX_WIDTH}.")
     size.check(spec, *size.low)
     size.check(spec, *size.high)
     return size
@@ -201,7 +214,8 @@ def _check_artifacts(artifacts: Mapping[str, Any], steps: Mapping[str, Any]) -> 
         if problem:
             raise ValueError(f"artifact {name!r}: {problem}.")
         _check_fields(record, _ARTIFACT_FIELDS, f"artifact {name}: ")
-        if not _SHA256.match(record["sha256"]) or record["bytes"] < 0:
+        sized = 0 <= record["bytes"] <= MAX_ARTIFACT_BYTES
+        if not _SHA256.match(record["sha256"]) or not sized:
             raise ValueError(f"artifact {name}: got {record!r}, expected a sha256 and a size.")
         if record["step"] not in steps:
             raise ValueError(f"artifact {name}: got the step {record['step']!r}, which is unknown.")
@@ -222,6 +236,7 @@ def _check_steps(steps: Mapping[str, Any], artifacts: Mapping[str, Any]) -> None
                 raise ValueError(f"step {step}: got made_from {source!r}, expected earlier steps.")
         for name in record["files"]:
             known = isinstance(name, str) and name in artifacts
+            # an unknown one was removed from the deployment: the step is not current any more
             if not isinstance(name, str) or (known and artifacts[name]["step"] != step):
                 raise ValueError(f"step {step}: got the file {name!r}, which is another step's.")
 
@@ -230,5 +245,4 @@ def _check_plans(plans: Mapping[str, Any], steps: Mapping[str, Any]) -> None:
     for key, plan in plans.items():
         if not names.is_plan_key(key):
             raise ValueError(f"plan {key!r}: got this name, expected letters, digits and ._-.")
-        if not isinstance(plan, dict) or plan.get("step") not in steps:
-            raise ValueError(f"plan {key}: got {plan!r}, expected an object with its step.")
+        check_plan(key, plan, steps)

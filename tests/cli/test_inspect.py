@@ -8,7 +8,9 @@ import json
 import pytest
 
 from parnet_deploy.cli.inspect import _graph
+from parnet_deploy.deployment import Deployment
 from parnet_deploy.spec import ModelSpec
+from parnet_deploy.storage.document import seal
 
 
 def test_at_a_glance(built, invoke):
@@ -89,6 +91,67 @@ def test_an_edited_manifest_is_refused(built, invoke):
     result = invoke("inspect")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith("error: ")
+
+
+def reseal(root, change):
+    path = root / "deployment.json"
+    data = json.loads(path.read_bytes())
+    del data["sha256"]
+    change(data)
+    path.write_bytes(seal(data))
+
+
+def test_what_is_missing_is_unknown(built, images, invoke):
+    def forget(data):
+        data["source"], data["preprocessing"] = {}, None
+        for plan in data["plans"].values():
+            for key in set(plan) - {"step"}:
+                del plan[key]
+
+    reseal(built, forget)
+    result = invoke("inspect")
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.stdout.split())
+    for expected in (
+        "10 classes, parameters unknown",
+        "checkpoint unknown (unknown, unknown)",
+        "weights unknown",
+        "activation silu, unknown why",
+        "images unknown",
+        "onnxruntime-fp32-one unknown all unknown",
+    ):
+        assert expected in text
+    result = invoke("run", str(images))
+    assert result.exit_code == 1
+    assert "got no preprocessing, expected how" in " ".join(result.output.split())
+
+
+def test_a_file_that_was_removed_is_counted(built, invoke):
+    with Deployment.edit(built) as txn:
+        txn.remove("onnx/head.onnx")
+    files = len(Deployment.open(built).steps["export"]["files"])
+    result = invoke("inspect")
+    assert result.exit_code == 0, result.output
+    assert f"{files - 1} of {files}" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("crop_fraction", None), ("mean", ".."), ("height", 10**12), ("more", 1)]
+)
+def test_impossible_preprocessing_is_refused(built, images, invoke, field, value):
+    reseal(built, lambda data: data["preprocessing"].update({field: value}))
+    for args in (["inspect"], ["inspect", "--json"], ["run", str(images)]):
+        result = invoke(*args)
+        assert result.exit_code == 1
+        message = result.stderr.splitlines()[-1] if "--json" not in args else result.output
+        assert "preprocessing" in message
+        assert "Build it again: parnet-deploy fuse" in " ".join(result.output.split())
+
+
+def test_a_tiny_image_before_the_export_costs_nothing(place_deployment, invoke):
+    path = place_deployment("fused")
+    reseal(path, lambda data: data["preprocessing"].update(height=1, width=1))
+    assert invoke("inspect").exit_code == 0
 
 
 @pytest.mark.parametrize("streams", [2, 3, 4])

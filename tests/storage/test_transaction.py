@@ -153,6 +153,17 @@ def test_full_disk_while_a_file_is_staged(old: Path) -> None:
         assert content(Deployment.open(old)) == OLD
 
 
+def test_full_disk_while_a_file_is_copied(old: Path, tmp_path: Path) -> None:
+    """Such an error names the source first; what cannot be written is the second file."""
+    full, source = (errno.ENOSPC, os.strerror(errno.ENOSPC)), str(tmp_path / "engine.onnx")
+    with pytest.raises(DeploymentError, match=f"cannot write {old / 'x'}: .+intact"):
+        fail_inside(old, OSError(*full, source, None, str(old / "x")))
+    assert content(Deployment.open(old)) == OLD
+    with pytest.raises(OSError, match="No space") as seen:
+        fail_inside(old, OSError(*full, str(old / "x"), None, source))
+    assert not isinstance(seen.value, DeploymentError)
+
+
 def test_permission_error_of_the_callers_own_file_is_not_ours(old: Path, tmp_path: Path) -> None:
     with pytest.raises(PermissionError), Deployment.edit(old):
         raise PermissionError(errno.EACCES, "denied", str(tmp_path / "model.pt"))
