@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from operator import index
 from typing import Any
 
 from .errors import SpecError
 from .spec import IMAGE, LOGITS, ModelSpec, check_keys
+
+MAX_ORDINAL = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ class Placement:
         """Inverse of ``to_json``.
 
         Raises:
-            SpecError: A key is missing or unknown.
+            SpecError: A key is missing or unknown, or a value has the wrong type or range.
         """
         try:
             check_keys(data, cls)
@@ -74,19 +75,43 @@ class Placement:
                 check_keys(item, Segment)
             segments = tuple(
                 Segment(
-                    name=str(item["name"]),
-                    parts=tuple(item["parts"]),
-                    inputs=tuple(item["inputs"]),
-                    outputs=tuple(item["outputs"]),
-                    device=index(item["device"]),
-                    lane=index(item["lane"]),
-                    wide=bool(item["wide"]),
+                    name=_text(item["name"]),
+                    parts=_texts(item["parts"]),
+                    inputs=_texts(item["inputs"]),
+                    outputs=_texts(item["outputs"]),
+                    device=_ordinal(item["device"]),
+                    lane=_ordinal(item["lane"]),
+                    wide=_flag(item["wide"]),
                 )
                 for item in data["segments"]
             )
-            return cls(name=str(data["name"]), segments=segments)
+            return cls(name=_text(data["name"]), segments=segments)
         except (KeyError, TypeError, ValueError) as error:
             raise SpecError(f"placement: cannot read it: {error!r}.") from error
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"got {value!r:.80}, expected a string")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"got {value!r:.80}, expected a list of strings")
+    return tuple(_text(item) for item in value)
+
+
+def _ordinal(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < MAX_ORDINAL:
+        raise TypeError(f"got {value!r:.80}, expected an integer from 0 to {MAX_ORDINAL - 1}")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"got {value!r:.80}, expected true or false")
+    return value
 
 
 def check_placement(placement: Placement, spec: ModelSpec) -> None:

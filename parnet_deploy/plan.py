@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -15,6 +16,8 @@ PLAN_SCHEMA = 1
 PLAN_FILE = "build.json"
 CANARY_FILE = "canary.npz"
 PRECISIONS = ("fp32",)
+MAX_BATCH = 65536
+MAX_THREADS = 1024
 
 _REBUILD = "Run: parnet-deploy build."
 
@@ -44,10 +47,11 @@ class Plan:
         _check_version(self.schema_version)
         if self.precision not in PRECISIONS:
             raise _unexpected("precision", self.precision, f"one of {', '.join(PRECISIONS)}")
-        if self.max_batch < 1:
-            raise _unexpected("max_batch", self.max_batch, "1 or more")
-        if self.threads is not None and self.threads < 1:
-            raise _unexpected("threads", self.threads, "1 or more, or null for every core")
+        if not 1 <= self.max_batch <= MAX_BATCH:
+            raise _unexpected("max_batch", self.max_batch, f"1 to {MAX_BATCH}")
+        if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
+            expected = f"1 to {MAX_THREADS}, or null for every core"
+            raise _unexpected("threads", self.threads, expected)
         segments = {segment.name for segment in self.placement.segments}
         if set(self.engines) != segments:
             raise _unexpected(
@@ -61,7 +65,9 @@ class Plan:
     def median_ms(self) -> float | None:
         """Measured median latency of this placement in milliseconds, if the build measured it."""
         value = self.measured.get("median_ms")
-        return float(value) if isinstance(value, int | float) else None
+        if not isinstance(value, int | float) or abs(value) > sys.float_info.max:
+            return None
+        return float(value)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; ``from_json`` reads it back."""

@@ -204,6 +204,16 @@ def test_stems_may_be_computed_twice() -> None:
         lambda data: data["segments"][0].update(device="0"),
         lambda data: data["segments"][0].update(lane=0.5),
         lambda data: data["segments"][0].update(parts=None),
+        lambda data: data["segments"][0].update(parts="stem0"),
+        lambda data: data["segments"][0].update(parts=[["stem0"]]),
+        lambda data: data["segments"][0].update(inputs=[{}]),
+        lambda data: data["segments"][0].update(outputs=[1]),
+        lambda data: data["segments"][0].update(device=-1),
+        lambda data: data["segments"][0].update(device=10**30),
+        lambda data: data["segments"][0].update(lane=True),
+        lambda data: data["segments"][0].update(wide=1),
+        lambda data: data["segments"][0].update(name=7),
+        lambda data: data.update(name=None),
     ],
 )
 def test_json_that_is_no_placement(spoil: Callable[[Any], Any]) -> None:

@@ -66,10 +66,12 @@ def test_every_field_is_written_and_every_field_is_needed():
         ({"placement": []}, r"key placement: got \[\], expected an object"),
         ({"precision": "fp7"}, "key precision: got fp7, expected one of fp32"),
         ({"input_size": {"low": [1]}}, "key input_size: input size: cannot read it"),
-        ({"max_batch": 0}, "key max_batch: got 0, expected 1 or more"),
+        ({"max_batch": 0}, "key max_batch: got 0, expected 1 to 65536"),
+        ({"max_batch": 65537}, "key max_batch: got 65537, expected 1 to 65536"),
         ({"max_batch": True}, "key max_batch: got True, expected an integer"),
         ({"max_batch": 1.5}, "key max_batch: got 1.5, expected an integer"),
-        ({"threads": 0}, "key threads: got 0, expected 1 or more"),
+        ({"threads": 0}, "key threads: got 0, expected 1 to 1024, or null"),
+        ({"threads": 1025}, "key threads: got 1025, expected 1 to 1024, or null"),
         ({"engines": {"stem0": "a"}}, r"key engines: got \['stem0'\], expected one for each of"),
         ({"engines": {"stem0": 1}}, "key engines: got .* expected a string"),
         ({"measured": None}, "key measured: got None, expected an object"),
@@ -99,3 +101,9 @@ def test_another_schema_version_is_not_called_corrupt():
 def test_something_else_than_an_object():
     with pytest.raises(DeploymentCorruptError, match="got list, expected a JSON object"):
         Plan.from_json([])
+
+
+@pytest.mark.parametrize("value", [10**400, float("inf"), float("nan"), "1", None])
+def test_a_median_that_is_no_number_is_none(value):
+    median = make_plan(measured={"median_ms": value}).median_ms
+    assert median is None or median != median  # nan stays nan

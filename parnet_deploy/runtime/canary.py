@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compare import ENGINE_TOLERANCE, compare
-from ..errors import CheckFailedError
+from ..errors import CheckFailedError, DeploymentCorruptError
 from ..reference import Reference
 
 
 def check_canary(
     run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     data: bytes,
-    tolerance: float | None,
+    tolerance: object,
     *,
     where: str,
 ) -> dict[str, Any]:
@@ -25,17 +26,17 @@ def check_canary(
     Args:
         run: From images to logits.
         data: A packed ``Reference``.
-        tolerance: Largest difference, relative to the largest stored logit.
+        tolerance: Largest difference, relative to the largest stored logit; None: the usual one.
         where: For messages.
 
     Returns: The error and the tolerance, as plain JSON types.
 
     Raises:
         CheckFailedError: The engines compute something else here.
-        DeploymentCorruptError: The data is not a reference.
+        DeploymentCorruptError: The data is not a reference, or the tolerance no such number.
     """
     reference = Reference.unpack(data, where)
-    limit = ENGINE_TOLERANCE if tolerance is None else float(tolerance)
+    limit = ENGINE_TOLERANCE if tolerance is None else _limit(tolerance, where)
     parity = compare(
         run(reference.image), reference.logits, tolerance=limit, what=f"canary of {where}"
     )
@@ -45,3 +46,13 @@ def check_canary(
             "Run: parnet-deploy build."
         )
     return parity.to_json()
+
+
+def _limit(tolerance: object, where: str) -> float:
+    number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
+    if not number or not 0 < tolerance <= sys.float_info.max:  # type: ignore[operator]
+        raise DeploymentCorruptError(
+            f"canary of {where}: got tolerance {tolerance!r:.80}, expected a positive number. "
+            "Run: parnet-deploy build."
+        )
+    return float(tolerance)  # type: ignore[arg-type]

@@ -10,11 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from ..deployment import Deployment
-from ..errors import BackendError, DeploymentCorruptError, DeploymentError
+from ..errors import (
+    BackendError,
+    DeploymentCorruptError,
+    DeploymentError,
+    DeviceUnavailableError,
+    EngineLoadError,
+    MissingExtraError,
+    SpecError,
+)
 from ..plan import CANARY_FILE, PLAN_FILE, Plan
 from .backend import BACKENDS, backend_rank
 
 FAKE = "fake"
+NOT_HERE = (MissingExtraError, DeviceUnavailableError, EngineLoadError)
+"""What means that a plan is for another machine: the next one is tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +53,11 @@ def order_plans(
     Raises:
         DeploymentError: There is no such plan.
         BackendError: There is no backend of this name.
+        SpecError: The backend is not a name.
     """
     plans = deployment.plans
+    if not isinstance(backend, str | None):
+        raise SpecError(f"backend: got {backend!r}, expected a name or None.")
     if backend is not None:
         backend_rank(backend)  # a typo is answered with the names
     chosen = {
@@ -101,7 +114,9 @@ def read_plan(deployment: Deployment, key: str) -> PlanFiles:
 
 def _rank(about: Mapping[str, Any]) -> float:
     name = about.get("backend")
-    return BACKENDS[name].rank if name in BACKENDS else math.inf
+    if not isinstance(name, str) or name not in BACKENDS:
+        return math.inf
+    return BACKENDS[name].rank
 
 
 def none_runs(deployment: Deployment, reasons: Mapping[str, str]) -> BackendError:

@@ -9,7 +9,7 @@ consumers read it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
@@ -19,8 +19,12 @@ from ..input_size import InputSize
 from ..placement import Placement, check_placement
 from ..spec import ModelSpec
 from .device import Device, Engine, TimelineEntry
+from .inputs import check_count, check_stream
 from .program import Program, compile_program
 from .slot import Shape, Slot
+
+_ONCE = (True,)  # one blocking SimpleQueue.get
+_FIRST = (0,)
 
 
 class Executor:
@@ -47,15 +51,17 @@ class Executor:
         program: Program | None = None,
     ) -> None:
         check_placement(placement, spec)
-        if slots < 1:
-            raise SpecError(f"slots: got {slots}, expected 1 or more.")
+        check_count("slots", slots)
+        if input_size.fixed:
+            spec.check_size(*input_size.low)
         direct = [ordinal for ordinal in placement.devices if devices[ordinal].direct]
         self.program = program or compile_program(placement, spec, direct)
         self._spec, self._size, self._max_batch = spec, input_size, max_batch
         self._devices = {ordinal: devices[ordinal] for ordinal in placement.devices}
         self._free: SimpleQueue[Slot | None] = SimpleQueue()
         self._slots: list[Slot] = []
-        self._closing = threading.Lock()
+        self._home: list[Slot | None] = []  # the slots that close has got back
+        self._closing = threading.RLock()
         self._closed = False
         self._lost: str | None = None
         try:
@@ -70,13 +76,14 @@ class Executor:
                     largest=(max_batch, *input_size.high),
                 )
                 self._slots.append(slot)
-                self._free.put(slot)
             if input_size.fixed:
                 for slot in self._slots:
                     slot.bind((1, *input_size.low))
         except BaseException:
-            self.close()
+            self._free_slots()
             raise
+        for slot in self._slots:
+            self._free.put(slot)
 
     def run(self, image: int, logits: int, shape: Shape) -> None:
         """Read an image batch at one address, write its logits at another, and wait.
@@ -91,14 +98,7 @@ class Executor:
             ExecutionError: The run failed; the next may succeed.
             DeviceLostError: A device is gone; every later call raises this again.
         """
-        slot = self._take(shape)
-        try:
-            slot.run(image, logits, shape)
-        except DeviceLostError as error:
-            self._lost = str(error)
-            raise
-        finally:
-            self._free.put(slot)
+        self._call(Slot.run, shape, (image, logits, shape))
 
     def launch(self, image: int, logits: int, shape: Shape, stream: int) -> None:
         """Enqueue the same behind the work of the caller's stream, and return without waiting.
@@ -115,15 +115,9 @@ class Executor:
 
         Raises:
             DeviceUnavailableError: The backend has no streams of others.
+            InputError: The handle is not an integer of 64 bits.
         """
-        slot = self._take(shape)
-        try:
-            slot.launch(image, logits, shape, stream)
-        except DeviceLostError as error:
-            self._lost = str(error)
-            raise
-        finally:
-            self._free.put(slot)
+        self._call(Slot.launch, shape, (image, logits, shape, check_stream(stream)))
 
     def check(self, shape: Shape) -> None:
         """Refuse a batch or image size for which the buffers were not made.
@@ -170,26 +164,53 @@ class Executor:
         }
 
     def close(self) -> None:
-        """Wait for the calls in flight, then free everything. Idempotent."""
-        with self._closing:
-            if self._closed:
-                return
-            self._closed = True
-            for _ in self._slots:
-                self._free.get()  # a slot comes back when its call is done
-            for slot in self._slots:
-                with suppress(DeviceLostError):
-                    slot.close()
-            self._free.put(None)  # whoever still waits for a slot learns that there is none
+        """Wait for the calls in flight, then free everything. Idempotent.
 
-    def _take(self, shape: Shape) -> Slot:
+        If a signal handler interrupts it by an exception, the next call of it goes on.
+        """
+        self._closed = True
+        with self._closing:
+            while len(self._home) < len(self._slots):
+                self._home.extend(map(self._free.get, _ONCE))  # comes back when its call is done
+            self._free_slots()
+            if self._free.empty():
+                self._free.put(None)  # whoever still waits for a slot learns that there is none
+
+    def _call(self, work: Callable[..., None], shape: Shape, arguments: tuple[Any, ...]) -> None:
+        """Borrow a slot for one call.
+
+        A signal handler may raise between any two bytecodes (Ctrl-C, an alarm). So a slot moves
+        from the free ones to ``mine`` and back in one C call, and is given back a second time
+        where the first was interrupted: giving back what is not there does nothing.
+        """
         if shape not in self._slots[0].bound:  # a size seen before was checked before
             self.check(shape)
-        slot = self._free.get()
+        mine: list[Slot | None] = []
+        try:
+            try:
+                mine.extend(map(self._free.get, _ONCE))
+                work(self._usable(mine[0]), *arguments)
+            finally:
+                self._give_back(mine)
+        except DeviceLostError as error:
+            self._lost = str(error)
+            raise
+        finally:
+            if mine:
+                self._give_back(mine)
+
+    def _usable(self, slot: Slot | None) -> Slot:
         if slot is None or self._closed:
-            self._free.put(slot)
             raise BackendError("executor: it is closed. Open it again.")
         if self._lost is not None:
-            self._free.put(slot)
             raise DeviceLostError(self._lost)
         return slot
+
+    def _give_back(self, mine: list[Slot | None]) -> None:
+        if mine:
+            any(map(self._free.put, map(mine.pop, _FIRST)))  # one C call: see _call
+
+    def _free_slots(self) -> None:
+        for slot in self._slots:
+            with suppress(DeviceLostError):
+                slot.close()

@@ -189,7 +189,7 @@ class HostBuffer:
         self.nbytes = nbytes
         try:
             self._memory = np.empty(nbytes + ALIGNMENT_BYTES, dtype=np.uint8)
-        except MemoryError as error:
+        except (MemoryError, ValueError, OverflowError) as error:
             raise OutOfMemoryError(
                 f"host memory: got no {nbytes} bytes. Lower the batch, the image size or the slots."
             ) from error

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, SpecError
 from ..input_size import InputSize
 
 Images = NDArray[np.float32]
 
 _NO_EXPORT = (BufferError, TypeError, ValueError, RuntimeError)
+_MAX_COUNT = 1024
+_ADDRESSES = 1 << 64
 _HOST_MEMORY = (1, 3)  # DLPack device types: CPU, pinned host memory
 
 
@@ -53,14 +55,39 @@ def check_address(name: str, address: object) -> int:
     """A raw address that can hold float32.
 
     Raises:
-        InputError: Not an integer, null or not aligned.
+        InputError: Not an integer, null, not aligned or beyond 64 bits.
     """
     number = _integer(name, address)
-    if number <= 0 or number % 4:
+    if not 0 < number < _ADDRESSES or number % 4:
         raise InputError(
-            f"{name}: got address {number:#x}, expected one that is not null and a multiple of 4."
+            f"{name}: got address {number:#x}, expected one that is not null and a multiple of 4, "
+            "below 2**64."
         )
     return number
+
+
+def check_stream(stream: object) -> int:
+    """A raw stream handle. Whether there is such a stream, the device says.
+
+    Raises:
+        InputError: Not an integer of 64 bits.
+    """
+    number = _integer("stream", stream)
+    if not 0 <= number < _ADDRESSES:
+        raise InputError(f"stream: got {number:#x}, expected a raw handle from 0 to 2**64 - 1.")
+    return number
+
+
+def check_count(what: str, value: object) -> None:
+    """Refuse a number of slots or threads that cannot be.
+
+    Raises:
+        SpecError: Not an integer from 1 to 1024.
+    """
+    if type(value) is not int:
+        raise SpecError(f"{what}: got {value!r}, expected an integer.")
+    if not 1 <= value <= _MAX_COUNT:
+        raise SpecError(f"{what}: got {value}, expected 1 to {_MAX_COUNT}.")
 
 
 def check_shape(n: object, size: object, accepted: InputSize) -> tuple[int, int, int]:
@@ -103,9 +130,21 @@ def _from_dlpack(x: Any) -> NDArray[Any]:
             "Copy it to the host first, for example x.cpu()."
         )
     try:
+        _check_bits(x)
         return np.from_dlpack(x)
     except _NO_EXPORT as error:
         raise _unreadable(x, error) from error
+
+
+def _check_bits(x: Any) -> None:
+    """Refuse a torch tensor whose values are its memory negated: its DLPack export forgets that."""
+    for bit in ("neg", "conj"):
+        ask = getattr(x, f"is_{bit}", None)
+        if callable(ask) and ask() is True:
+            raise InputError(
+                f"input: got a {type(x).__name__} with the {bit} bit, which DLPack does not carry, "
+                f"expected plain values. Call resolve_{bit}() on it."
+            )
 
 
 def _unreadable(x: object, error: Exception) -> InputError:

@@ -8,34 +8,27 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..deployment import Deployment
-from ..errors import (
-    BackendError,
-    DeviceUnavailableError,
-    EngineLoadError,
-    MissingExtraError,
-    SpecError,
-)
+from ..errors import BackendError
 from ..input_size import InputSize
 from ..placement import check_placement
 from ..plan import Plan
 from ..spec import ModelSpec
 from .backend import Backend, LoadedPlan, load_backend
 from .canary import check_canary
-from .choose import none_runs, order_plans, read_plan
+from .choose import NOT_HERE, none_runs, order_plans, read_plan
 from .device import TimelineEntry
 from .executor import Executor
-from .inputs import Images, address_of, as_images, check_address, check_shape
+from .inputs import Images, address_of, as_images, check_address, check_count, check_shape
 
 Logits = NDArray[np.float32]
 
 _LOG = logging.getLogger(__name__)
-_NOT_HERE = (MissingExtraError, DeviceUnavailableError, EngineLoadError)
 
 
 class Runtime:
@@ -116,8 +109,8 @@ class Runtime:
             BackendError: The plan does not run on this machine.
         """
         check_placement(plan.placement, spec)
-        if threads is not None and threads < 1:
-            raise SpecError(f"threads: got {threads}, expected 1 or more.")
+        if threads is not None:
+            check_count("threads", threads)
         loader = backend or load_backend(plan.backend)
         with ExitStack() as undo:
             loaded = loader.load(spec, plan, files, threads)
@@ -135,7 +128,7 @@ class Runtime:
             files = read_plan(found, name)
             try:
                 runtime = cls.from_plan(found.spec, files.plan, files.engines, **options)
-            except _NOT_HERE as error:
+            except NOT_HERE as error:
                 if key is not None:
                     raise
                 _LOG.warning("plan %s does not run on this machine: %s", name, error)
@@ -286,6 +279,9 @@ class Runtime:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("runtime: it cannot be pickled or copied. Open it in the other process.")
 
     def _run(self, images: Images) -> Logits:
         batch, _, height, width = images.shape

@@ -32,7 +32,6 @@ class _Bound:
     images: tuple[Binding, ...]
     bindings: tuple[Binding, ...]
     logits_bytes: int
-    replayed: bool
 
 
 class Slot:
@@ -54,6 +53,8 @@ class Slot:
     ) -> None:
         self.bound: OrderedDict[Shape, _Bound] = OrderedDict()
         self.nbytes = 0
+        self.mode = "eager"  # how the program runs: "graph" if a device replays its body
+        self._busy = False  # work may be left from a call that was interrupted
         self._index, self._program = index, program
         self._devices, self._engines = devices, engines
         self._tensors = spec.tensors
@@ -89,21 +90,20 @@ class Slot:
             made.callback(self._unbind)
             self._resources = made.pop_all()
 
-    @property
-    def mode(self) -> str:
-        """How the program runs: "graph" if a device replays its body, else "eager"."""
-        return "graph" if any(bound.replayed for bound in self.bound.values()) else "eager"
-
     def run(self, image: int, logits: int, shape: Shape) -> None:
         """See ``Executor.run``."""
+        if self._busy:
+            self._drain()
         bound = self.bind(shape)
         for binding in bound.images:
             binding.set_address(IMAGE, image)
         self._image, self._logits = image, self._result
+        self._busy = True
         try:
             for call in bound.calls:
                 call()
             self._main.synchronize()
+            self._busy = False
         except BaseException:
             self._drain()
             raise
@@ -112,8 +112,11 @@ class Slot:
     def launch(self, image: int, logits: int, shape: Shape, handle: int) -> None:
         """See ``Executor.launch``."""
         outside = self._devices[self._program.main.device].borrow_stream(handle)
+        if self._busy:
+            self._drain()
         bound = self.bind(shape)
         self._image, self._logits = image, logits
+        self._busy = True
         try:
             outside.record(self._entry)
             self._main.wait(self._entry)
@@ -121,6 +124,7 @@ class Slot:
                 call()
             self._main.record(self._entry)
             outside.wait(self._entry)
+            self._busy = False
         except BaseException:
             self._drain()
             raise
@@ -135,24 +139,33 @@ class Slot:
         if len(self.bound) >= BOUND_SHAPES:
             for binding in self.bound.popitem(last=False)[1].bindings:
                 binding.close()
-        bindings = {name: self._bind_engine(name, shape) for name in self._segments}
+        with ExitStack() as made:  # closes what was bound if something cannot be
+            bound = self._bind(shape, made)
+            made.pop_all()
+        self.bound[shape] = bound
+        return bound
+
+    def _bind(self, shape: Shape, made: ExitStack) -> _Bound:
+        bindings: dict[str, Binding] = {}
+        for name in self._segments:
+            bindings[name] = self._bind_engine(name, shape)
+            made.callback(bindings[name].close)
         calls: list[Call] = [self._prepare(step, shape, bindings) for step in self._program.steps]
         replay = self._capture(calls)
         if replay is not None:
             calls[self._program.first : self._program.last] = [replay]
+            self.mode = "graph"
         images = [
             bindings[name]
             for name, segment in self._segments.items()
             if IMAGE in segment.inputs and self._devices[segment.device].direct
         ]
-        self.bound[shape] = _Bound(
+        return _Bound(
             calls=tuple(calls),
             images=tuple(images),
             bindings=tuple(bindings.values()),
             logits_bytes=self._tensor_bytes(LOGITS, shape),
-            replayed=replay is not None,
         )
-        return self.bound[shape]
 
     def close(self) -> None:
         """Wait for what is still enqueued, then free everything. Idempotent."""
@@ -160,10 +173,14 @@ class Slot:
         self._resources.close()
 
     def _drain(self) -> None:
-        """Wait until no stream has work left, and drop what went wrong: it was raised before."""
-        for stream in self._streams.values():
-            with suppress(BackendError):
-                stream.synchronize()
+        """Wait until no stream has work left, and drop what went wrong: it was raised before.
+
+        Anything else that a stream raises (a kernel's bug, Ctrl-C) surfaces after the last one.
+        """
+        with ExitStack() as streams:  # goes on whatever one of them raises
+            for stream in self._streams.values():
+                streams.callback(_settle, stream)
+        self._busy = False
 
     def _unbind(self) -> None:
         for bound in self.bound.values():
@@ -224,6 +241,11 @@ class Slot:
         for extent in self._shape(tensor, shape):
             total *= extent
         return total
+
+
+def _settle(stream: Stream) -> None:
+    with suppress(BackendError):
+        stream.synchronize()
 
 
 class _Absent:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import OrderedDict
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -386,6 +389,63 @@ class TestLifetime:
             thread.join()
         # Whoever got the slot before close did was still answered or refused; nobody hangs.
         assert len(refused) <= 3
+
+    def test_describe_while_shapes_are_bound(self):
+        size = InputSize(low=(16, 16), high=(64, 64))
+        executor = fake_executor(self.spec, streams(self.spec), size=size)
+        slot = executor._slots[0]
+
+        class Growing(OrderedDict):
+            def values(self):  # as another thread would, in the middle of the iteration
+                for value in super().values():
+                    slot.bind((1, 32, 16 * len(slot.bound)))
+                    yield value
+
+        slot.bind((1, 16, 16))
+        slot.bound = Growing(slot.bound)
+        assert executor.describe()["mode"] == "eager"
+
+    def test_an_engine_that_cannot_be_bound_closes_the_others(self):
+        size = InputSize(low=(16, 16), high=(64, 64))
+        executor = fake_executor(self.spec, streams(self.spec), size=size)
+        slot, closed = executor._slots[0], []
+        bind = slot._bind_engine
+
+        def fail_last(name, shape):
+            if name == "head":
+                raise BackendError("no")
+            binding = bind(name, shape)
+            return SimpleNamespace(close=lambda: (binding.close(), closed.append(name)))
+
+        slot._bind_engine = fail_last
+        with pytest.raises(BackendError, match="no"):
+            slot.bind((1, 16, 16))
+        assert sorted(closed) == sorted(set(slot._segments) - {"head"})
+        assert not slot.bound
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+    def test_every_lane_is_drained_whatever_one_raises(self, error):
+        executor = fake_executor(self.spec, streams(self.spec, (0, 1)))
+        slot, drained = executor._slots[0], []
+
+        def synchronize(lane):
+            drained.append(lane)
+            raise error
+
+        kept = dict(slot._streams)
+        for lane in kept:
+            slot._streams[lane] = SimpleNamespace(synchronize=partial(synchronize, lane))
+        with pytest.raises(error):
+            slot._drain()
+        assert set(drained) == set(kept)
+        slot._streams = kept
+        executor.close()
+
+    def test_a_size_that_the_network_cannot_have(self):
+        with pytest.raises(SpecError, match="input size: got 20x20, expected multiples of 16"):
+            fake_executor(
+                self.spec, streams(self.spec), size=InputSize(low=(20, 20), high=(20, 20))
+            )
 
     def test_describe_says_what_runs(self):
         executor = fake_executor(self.spec, streams(self.spec, (0, 1)), max_batch=2, slots=2)

@@ -298,3 +298,9 @@ class TestLifetime:
         assert device.timeline() == ()
         stream.close()
         device.close()
+
+
+@pytest.mark.parametrize("nbytes", [2**62, 2**63 - 65, 10**30])
+def test_more_memory_than_there_can_be(nbytes):
+    with pytest.raises(OutOfMemoryError, match="host memory: got no"):
+        HostBuffer(nbytes)

@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from parnet_deploy.errors import InputError
+from parnet_deploy.errors import InputError, SpecError
 from parnet_deploy.input_size import InputSize
-from parnet_deploy.runtime.inputs import as_images, check_address, check_shape
+from parnet_deploy.runtime.inputs import (
+    as_images,
+    check_address,
+    check_count,
+    check_shape,
+    check_stream,
+)
 
 GOOD = np.zeros((2, 3, 4, 4), np.float32)
 
@@ -36,10 +42,28 @@ class CudaOnly:
     __cuda_array_interface__ = {"shape": (1,)}  # noqa: RUF012  as numba and pycuda have it
 
 
+class Lazy(Foreign):
+    """A tensor of torch with a bit that says that its values are not what its memory holds."""
+
+    def __init__(self, bit: str) -> None:
+        super().__init__(1)
+        self.bit = bit
+
+    def is_neg(self) -> bool:
+        return self.bit == "neg"
+
+    def is_conj(self) -> bool:
+        return self.bit == "conj"
+
+
 def test_a_good_array_is_used_in_place():
     assert as_images(GOOD, 3) is GOOD
     shared = as_images(Foreign(1), 3)
     assert np.shares_memory(shared, GOOD)
+
+
+def test_a_torch_tensor_without_such_a_bit_is_used_in_place():
+    assert np.shares_memory(as_images(Lazy(""), 3), GOOD)
 
 
 def test_read_only_arrays_are_fine():
@@ -84,6 +108,8 @@ def test_other_strides_are_copied(x):
         (Foreign(10), "got memory of DLPack device type 10"),
         (Nowhere(0), "cannot read this Nowhere: unknown device type meta"),
         (Foreign(1, BufferError("requires grad")), "cannot read this Foreign: requires grad"),
+        (Lazy("neg"), r"got a Lazy with the neg bit.*Call resolve_neg\(\) on it"),
+        (Lazy("conj"), r"got a Lazy with the conj bit.*Call resolve_conj\(\) on it"),
         (Foreign(1, RuntimeError("conjugated")), "cannot read this Foreign: conjugated"),
     ],
 )
@@ -94,7 +120,12 @@ def test_anything_else_is_refused(x, message):
 
 def test_addresses():
     assert check_address("in_ptr", np.int64(64)) == 64
-    for bad, message in ((0, "in_ptr: got address 0x0"), (6, "a multiple of 4"), (-4, "not null")):
+    for bad, message in (
+        (0, "in_ptr: got address 0x0"),
+        (6, "a multiple of 4"),
+        (-4, "not null"),
+        (1 << 64, r"below 2\*\*64"),
+    ):
         with pytest.raises(InputError, match=message):
             check_address("in_ptr", bad)
     with pytest.raises(InputError, match=r"in_ptr: got 1.5, expected an integer"):
@@ -116,3 +147,17 @@ def test_shapes():
     ):
         with pytest.raises(InputError, match=message):
             check_shape(n, size, fixed)
+
+
+def test_streams():
+    assert check_stream(np.int64(0)) == 0
+    for bad in ("x", None, 1.5, -1, 1 << 64):
+        with pytest.raises(InputError, match="stream: got"):
+            check_stream(bad)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1025, 2**40, True, 1.5, "4", None])
+def test_counts(bad):
+    check_count("slots", 1024)
+    with pytest.raises(SpecError, match=r"slots: got .*, expected"):
+        check_count("slots", bad)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import io
 import json
 import logging
+import pickle
 import subprocess
 import sys
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,6 +33,7 @@ from parnet_deploy.errors import (
 )
 from parnet_deploy.input_size import InputSize
 from parnet_deploy.placement import one, streams
+from parnet_deploy.runtime.choose import order_plans
 from parnet_deploy.runtime.fake import FakeBackend
 from parnet_deploy.runtime.fake_options import FakeOptions, FaultPlan
 from tests.runtime.runtime_toys import (
@@ -139,11 +143,21 @@ class TestOpen:
             ({"plan": "fake", "backend": "onnxruntime"}, DeploymentError, "plan fake backend onnx"),
             ({"slots": 0}, SpecError, "slots: got 0"),
             ({"threads": 0}, SpecError, "threads: got 0"),
+            ({"threads": 1025}, SpecError, "threads: got 1025, expected 1 to 1024"),
+            ({"threads": "2"}, SpecError, "threads: got '2', expected an integer"),
+            ({"slots": 1.5}, SpecError, "slots: got 1.5, expected an integer"),
+            ({"slots": 1025}, SpecError, "slots: got 1025, expected 1 to 1024"),
+            ({"backend": 5}, SpecError, "backend: got 5, expected a name"),
         ],
     )
     def test_what_cannot_be_opened(self, deployment, options, error, message):
         with pytest.raises(error, match=message):
             Runtime.open(deployment, **options)
+
+    @pytest.mark.parametrize("name", [["onnxruntime"], {}, 5])
+    def test_a_backend_that_is_no_name_ranks_last(self, name):
+        plans = {"odd": {"backend": name}, "cpu": {"backend": "onnxruntime"}}
+        assert order_plans(SimpleNamespace(plans=plans, path="x")) == ("cpu", "odd")
 
     def test_a_deployment_without_plans(self, tmp_path):
         publish(tmp_path / "toy", {})
@@ -217,6 +231,13 @@ class TestCanary:
     def test_a_file_that_is_no_canary(self, tmp_path, content):
         publish(tmp_path / "toy", {"cpu": (ONE, 3.0, "")}, canary=content)
         with pytest.raises(DeploymentCorruptError, match=r"reference .*expected x and logits"):
+            Runtime.open(tmp_path / "toy")
+
+    @pytest.mark.parametrize("tolerance", ["x", True, 0, -1.0, float("nan"), 10**400, [1]])
+    def test_a_tolerance_that_is_none(self, tmp_path, tolerance):
+        plan = replace(ONE, made={"tolerance": tolerance})
+        publish(tmp_path / "toy", {"cpu": (plan, 3.0, "")}, canary=canary_of(X, EXPECTED))
+        with pytest.raises(DeploymentCorruptError, match=r"tolerance .* expected a positive"):
             Runtime.open(tmp_path / "toy")
 
     def test_no_canary(self, tmp_path):
@@ -295,6 +316,9 @@ class TestRunInto:
             ({"n": 1.0}, InputError, "n: got 1.0"),
             ({"size": (16, 16)}, InputError, "input size: got 16x16"),
             ({"size": 32}, InputError, "size: got 32"),
+            ({"in_ptr": 1 << 64}, InputError, "in_ptr: got address 0x10000000000000000"),
+            ({"stream": "a"}, InputError, "stream: got 'a', expected an integer"),
+            ({"stream": -1}, InputError, "stream: got -0x1, expected a raw handle"),
             ({"stream": 8}, DeviceUnavailableError, "stream 0x8: this runtime runs on the CPU"),
         ],
     )
@@ -361,6 +385,11 @@ class TestThreads:
         for closer in closers:
             closer.join()
         assert all(close_to(future.result(timeout=0), EXPECTED) for future in futures)
+
+    @pytest.mark.parametrize("clone", [pickle.dumps, copy.copy, copy.deepcopy])
+    def test_it_cannot_be_copied(self, rt, clone):
+        with pytest.raises(TypeError, match="Open it in the other process"):
+            clone(rt)
 
     def test_closed_is_closed(self, deployment):
         with Runtime.open(deployment) as rt:
