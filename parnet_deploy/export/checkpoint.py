@@ -151,7 +151,11 @@ def _is_empty(state: object) -> bool:
 
 
 def _only_tensors(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
-    wrong = [str(k) for k, v in state.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
+    wrong = [
+        str(name)
+        for name, value in state.items()
+        if not (isinstance(name, str) and isinstance(value, Tensor)) or value.is_nested
+    ]
     if wrong or not state:
         raise CheckpointError(
             f"checkpoint {path}: not a state dict: {list_some(wrong) if wrong else 'empty'}: "

@@ -85,3 +85,12 @@ def test_one_strange_name_among_prefixed_ones_is_named(tmp_path: Path) -> None:
     torch.save({**state, "foo.bar": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError, match=r"unexpected: foo\.bar, for planes"):
         load_checkpoint(path)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_nested_tensor_is_named(tmp_path: Path) -> None:
+    nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+    path = tmp_path / "model.pth"
+    torch.save({**random_state(SPEC), "odd": nested}, path)
+    with pytest.raises(CheckpointError, match=r"not a state dict: odd"):
+        load_checkpoint(path)
