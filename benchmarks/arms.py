@@ -11,13 +11,8 @@ import numpy as np
 from parnet_deploy.compare import ENGINE_TOLERANCE, compare
 from parnet_deploy.deployment import Deployment
 from parnet_deploy.measure import Arm, Latency, alternate
-from parnet_deploy.reference import REFERENCE, Reference
+from parnet_deploy.reference import Reference
 from parnet_deploy.runtime.onnxruntime import open_session
-
-
-def load_reference(deployment: Deployment) -> Reference:
-    """The image that the arms get and the logits that they must give."""
-    return Reference.unpack(deployment.read_bytes(REFERENCE), str(deployment.path))
 
 
 def bare_session(deployment: Deployment, plan: str, threads: int) -> Arm:

@@ -15,7 +15,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from arms import bare_session, load_reference, time_arms
+from arms import bare_session, time_arms
 from networks import write_checkpoint
 from report import write_results
 
@@ -29,6 +29,7 @@ from parnet_deploy.export.trained import training_form
 from parnet_deploy.measure import Arm
 from parnet_deploy.runtime.cores import usable_cores
 from parnet_deploy.runtime.machine import describe_machine
+from parnet_deploy.steps import read_reference
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
         export_to_deployment(directory)
         plan = build_to_deployment(directory, BuildOptions(placement="one")).report["plan"]
         deployment = Deployment.open(directory)
-        reference, model = load_reference(deployment), training_form(deployment)
+        reference, model = read_reference(deployment), training_form(deployment)
         if model is None:
             raise SystemExit("the checkpoint was removed while this ran")
         environment = describe_machine()

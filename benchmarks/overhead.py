@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from arms import bare_session, load_reference, time_arms
+from arms import bare_session, time_arms
 from report import write_results
 
 from parnet_deploy import Runtime
@@ -24,6 +24,7 @@ from parnet_deploy.input_size import InputSize
 from parnet_deploy.measure import Arm
 from parnet_deploy.runtime.machine import describe_machine
 from parnet_deploy.spec import ModelSpec
+from parnet_deploy.steps import read_reference
 
 SPEC = ModelSpec(planes=(4, 4, 4, 8), num_blocks=(2, 2, 2, 1), num_classes=10)
 
@@ -48,7 +49,7 @@ def main() -> None:
                 Arm(name="runtime", run=runtime, load_ms=None, note=""),
                 bare_session(deployment, plan, 1),
             ]
-            latencies, errors = time_arms(arms, load_reference(deployment), args.rounds)
+            latencies, errors = time_arms(arms, read_reference(deployment), args.rounds)
     ours, bare = (np.array(latencies[name].samples_ms) for name in ("runtime", "bare session"))
     write_results(
         "cpu-overhead",

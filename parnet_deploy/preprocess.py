@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import MissingExtraError, SpecError
+from .errors import SpecError
 from .image_files import check_pixel_count, find_images, image_name, read_labels, read_rgb
 
 __all__ = [
@@ -156,12 +156,9 @@ def load_image(
         InputError: The file is missing, unreadable, empty, truncated, not an image, or too large.
         MissingExtraError: Pillow is not installed.
     """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingExtraError("pillow", "images") from error
+    rgb = read_rgb(source)  # first: it says so if Pillow is missing
+    from PIL import Image
 
-    rgb = read_rgb(source)
     height, width = preprocessing.scaled_size(rgb.height, rgb.width)
     largest = width * max(height, rgb.height)
     check_pixel_count(rgb, largest, image_name(source), f"that scale to {width}x{height}")

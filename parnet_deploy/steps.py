@@ -10,6 +10,7 @@ from typing import Any
 
 from .deployment import Deployment
 from .errors import DeploymentError
+from .reference import REFERENCE, Reference
 
 Progress = Callable[[str], None]
 
@@ -41,6 +42,15 @@ def read_report(directory: Path, name: str) -> dict[str, Any]:
     """A JSON report of a deployment, checked against its hash."""
     report: dict[str, Any] = json.loads(Deployment.open(directory).read_bytes(name))
     return report
+
+
+def read_reference(deployment: Deployment) -> Reference:
+    """The image and the logits that every engine is held against.
+
+    Raises:
+        DeploymentError: The deployment has none, or it was changed.
+    """
+    return Reference.unpack(deployment.read_bytes(REFERENCE), str(deployment.path))
 
 
 def write_report(path: Path, data: Mapping[str, Any]) -> None:

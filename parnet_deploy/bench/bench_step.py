@@ -16,10 +16,9 @@ from ..compare import ENGINE_TOLERANCE, compare
 from ..deployment import Deployment, step_key
 from ..errors import SpecError
 from ..measure import Arm, Latency, alternate, compare_latency
-from ..reference import REFERENCE, Reference
 from ..runtime.machine import describe_machine
 from ..runtime.session import Runtime
-from ..steps import Progress, StepResult, write_report
+from ..steps import Progress, StepResult, read_reference, write_report
 
 BENCH_REPORT = "reports/bench.json"
 OURS = "parnet-deploy"
@@ -71,7 +70,7 @@ def bench_to_deployment(
     """
     options = options or BenchOptions()
     deployment = Deployment.open(directory)
-    reference = Reference.unpack(deployment.read_bytes(REFERENCE), str(directory))
+    reference = read_reference(deployment)
     image = np.concatenate([reference.image] * options.batch)
     logits = np.concatenate([reference.logits] * options.batch)
     started = time.perf_counter_ns()

@@ -30,7 +30,7 @@ from ..runtime.cores import usable_cores
 from ..runtime.machine import describe_machine, machine_key, package_versions, probe_gpus
 from ..runtime.session import Runtime
 from ..spec import IMAGE, LOGITS, ModelSpec
-from ..steps import Progress, StepResult, write_report
+from ..steps import Progress, StepResult, read_reference, write_report
 from .candidates import Candidate, cpu_candidates, device_candidates
 from .onnx_merge import merge_segment
 from .planner import Built, choose_fastest, engine_files
@@ -91,7 +91,7 @@ def build_to_deployment(
         report = json.loads(deployment.read_bytes(f"plans/{plan_key}/{PLAN_FILE}"))
         return StepResult(path=directory, skipped=True, report={"plan": plan_key, **report})
     with _scratch_folder() as scratch:
-        reference = Reference.unpack(deployment.read_bytes(REFERENCE), str(directory))
+        reference = read_reference(deployment)
         built = _build_all(deployment, options, reference, scratch, on_stage)
         best, measured = choose_fastest(deployment.spec, built, reference.image, on_stage)
         plan, folder = replace(best.plan, measured=measured), best.folder
@@ -110,8 +110,7 @@ def build_to_deployment(
             txn.finish_step(
                 step,
                 key=key,
-                options={k: v for k, v in asdict(options).items() if k != "gpus"}
-                | {"gpus": list(options.gpus)},
+                options=asdict(options) | {"gpus": list(options.gpus)},
                 versions=package_versions() | {"parnet_deploy": __version__},
                 made_from={"export"},
                 plans={plan_key: _summary(plan)},

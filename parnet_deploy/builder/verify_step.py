@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from ..compare import ENGINE_TOLERANCE, Parity, compare
 from ..deployment import Deployment, step_key
 from ..errors import CheckFailedError, DeploymentError
-from ..reference import REFERENCE, Reference
 from ..runtime.choose import order_plans, read_plan
 from ..runtime.session import Runtime
-from ..steps import Progress, StepResult, write_report
+from ..steps import Progress, StepResult, read_reference, write_report
 from .verify import part_values, verify_engines, verify_whole
 
 VERIFY_REPORT = "reports/verify.json"
@@ -55,7 +54,7 @@ def verify_to_deployment(
             f"deployment {directory}: missing or changed: {bad}. Restore the files from a copy, "
             "or run the step again that makes them."
         )
-    reference = Reference.unpack(deployment.read_bytes(REFERENCE), str(directory))
+    reference = read_reference(deployment)
     values = part_values(deployment, reference.image)
     report: dict[str, Any] = {"artifacts": len(deployment.artifacts), "plans": {}}
     for key in plans if plans is not None else order_plans(deployment, simulated=True):

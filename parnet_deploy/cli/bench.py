@@ -91,7 +91,7 @@ def load_arms(
     """The trained network as arms of a benchmark, and why some cannot be had."""
     from ..deployment import Deployment
     from ..errors import MissingExtraError
-    from ..reference import REFERENCE, Reference
+    from ..steps import read_reference
 
     if not wanted:
         return [], {}
@@ -106,7 +106,7 @@ def load_arms(
     if model is None:
         why = f"the checkpoint {opened.source['path']} is gone or was changed"
         return [], dict.fromkeys(wanted, why)
-    image = Reference.unpack(opened.read_bytes(REFERENCE), str(directory)).image
+    image = read_reference(opened).image
     arms, left_out = [], {}
     if "torch" in wanted:
         arms.append(torch_arm(model))
