@@ -105,7 +105,14 @@ class ExecutionError(BackendError):
 
 
 class DeviceLostError(BackendError):
-    """The device reported an error that no later call can recover from (sticky)."""
+    """The device reported an error that no later call can recover from (sticky).
+
+    ``device`` is its ordinal where that is known.
+    """
+
+    def __init__(self, message: str, device: int | None = None) -> None:
+        super().__init__(message)
+        self.device = device
 
 
 class CheckFailedError(ParnetDeployError):

@@ -58,7 +58,13 @@ class Backend(Protocol):
         """The name in the table."""
 
     def load(
-        self, spec: ModelSpec, plan: Plan, files: Mapping[str, Path], threads: int | None = None
+        self,
+        spec: ModelSpec,
+        plan: Plan,
+        files: Mapping[str, Path],
+        threads: int | None = None,
+        *,
+        trace: bool = False,
     ) -> LoadedPlan:
         """Load every engine of a plan.
 
@@ -67,6 +73,7 @@ class Backend(Protocol):
             plan: What was built.
             files: Engine file of each segment.
             threads: Cores that engines may use; None: what the plan says, else every usable core.
+            trace: Let devices record the time of each operation. They then run without graphs.
 
         Raises:
             DeviceUnavailableError: The machine has not the devices of the placement.

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,10 @@ class Stream(Protocol):
     @property
     def device(self) -> int:
         """Ordinal of the device."""
+
+    @property
+    def launchable(self) -> bool:
+        """Whether graphs of its device may be launched into it. Not so for a foreign context."""
 
     def record(self, event: Event) -> None:
         """Enqueue: mark ``event`` as reached. The event must be of the same device."""
@@ -133,6 +137,23 @@ class Engine(Protocol):
         """Free the engine. Idempotent. All bindings are closed before."""
 
 
+class Graph(Protocol):
+    """Captured work, enqueued again as one launch."""
+
+    def launch(self, stream: Any) -> None:
+        """Enqueue it all on a launchable stream of its device. Launches do not overlap."""
+
+    def close(self) -> None:
+        """Free it. Idempotent. No launch is in flight."""
+
+
+class Capture(NamedTuple):
+    """What came of a capture: a graph, or the reason (for people) why there is none."""
+
+    graph: Graph | None
+    why_not: str = ""
+
+
 class Device(Protocol):
     """A place where engines run, with its own memory."""
 
@@ -176,13 +197,14 @@ class Device(Protocol):
     def download(self, address: int, source: Buffer, nbytes: int, stream: Any) -> None:
         """Enqueue a copy to memory that the caller names by address (host, or this backend's)."""
 
-    def capture(self, work: Callable[[], None], stream: Any) -> Callable[[], None] | None:
+    def capture(self, work: Callable[[], None], stream: Any) -> Capture:
         """Turn work on this device into one launch.
 
-        ``work`` enqueues; everything in it forks from ``stream`` and joins it again, all addresses
-        stay the same, and it has run once before. The result enqueues the same on ``stream``.
+        ``work`` enqueues; everything in it forks from ``stream``, joins it again, and uses the same
+        addresses each time. A device that must warm up runs it before, for real, and waits for it.
 
-        Returns: None if the device has no such thing; the caller then runs ``work`` each time.
+        Returns: The graph, which the caller closes; or why there is none (the device has no such
+            thing, or refused this work): the caller then runs ``work`` each time.
         """
 
     def timeline(self) -> tuple[TimelineEntry, ...]:

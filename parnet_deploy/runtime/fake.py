@@ -107,7 +107,13 @@ class FakeBackend:
         self._kernels = kernels
 
     def load(
-        self, spec: ModelSpec, plan: Plan, files: Mapping[str, Path], threads: int | None = None
+        self,
+        spec: ModelSpec,
+        plan: Plan,
+        files: Mapping[str, Path],
+        threads: int | None = None,
+        *,
+        trace: bool = False,
     ) -> LoadedPlan:
         """See ``backend.Backend``."""
         options = self._options

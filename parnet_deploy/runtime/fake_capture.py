@@ -3,42 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..errors import ExecutionError
-from .simulator import Queue
+
+if TYPE_CHECKING:
+    from .fake_device import FakeStream
+
+Call = Callable[["FakeStream"], None]
+"""What was enqueued, to be enqueued again on this stream."""
 
 
-class Capture:
-    """Calls made while capturing. Like CUDA, it refuses to depend on work outside of it."""
+class FakeGraph:
+    """See ``device.Graph``. Like CUDA, it refuses work that it cannot hold together.
 
-    def __init__(self, origin: Queue) -> None:
-        self._joined = {id(origin)}
-        self._events: set[int] = set()
-        self._calls: list[Callable[[], None]] = []
+    Refused are a wait for work that is not captured, a stream that does not fork from the origin,
+    and one that is not joined at the end. ``joins[q]`` says up to which of its calls every other
+    queue is ordered before what comes next in q.
+    """
+
+    def __init__(self, origin: FakeStream) -> None:
+        self._origin = origin.queue
+        self._calls: list[tuple[FakeStream, Call]] = []
+        self._done: dict[int, int] = {id(origin.queue): 0}  # calls in each queue that took part
+        self._joins: dict[int, dict[int, int]] = {id(origin.queue): {}}
+        self._events: dict[int, dict[int, int]] = {}
+        self._closed = False
 
     def add(
-        self,
-        call: Callable[[], None],
-        queue: Queue,
-        recorded: object | None,
-        waited: object | None,
+        self, call: Call, stream: FakeStream, recorded: object | None, waited: object | None
     ) -> None:
         """Remember a call on a stream, and the event that it records or waits for.
 
         Raises:
             ExecutionError: It depends on, or belongs to, work that is not captured.
         """
-        if waited is not None and id(waited) not in self._events:
-            raise ExecutionError("capture: a wait for an event that was recorded outside of it.")
+        here = id(stream.queue)
         if waited is not None:
-            self._joined.add(id(queue))
-        if id(queue) not in self._joined:
+            if id(waited) not in self._events:
+                raise ExecutionError("capture: a wait for an event that was recorded outside it.")
+            joins = self._joins.setdefault(here, {})
+            for queue, position in self._events[id(waited)].items():
+                joins[queue] = max(joins.get(queue, 0), position)
+            self._done.setdefault(here, 0)
+        if here not in self._done:
             raise ExecutionError("capture: work in a stream that does not fork from its origin.")
+        self._done[here] += 1
         if recorded is not None:
-            self._events.add(id(recorded))
-        self._calls.append(call)
+            self._events[id(recorded)] = {**self._joins[here], here: self._done[here]}
+        self._calls.append((stream, call))
 
-    def replay(self) -> None:
-        """Make the calls again."""
-        for call in self._calls:
-            call()
+    def check_joined(self) -> None:
+        """Refuse a graph that ends while a forked stream still has work.
+
+        Raises:
+            ExecutionError: The origin does not wait for all of it.
+        """
+        origin = id(self._origin)
+        for queue, done in self._done.items():
+            if queue != origin and self._joins[origin].get(queue, 0) < done:
+                raise ExecutionError("capture: a forked stream does not join its origin again.")
+
+    def launch(self, stream: FakeStream) -> None:
+        """See ``device.Graph``."""
+        if self._closed:
+            raise ExecutionError("graph: it is closed.")
+        for captured, call in self._calls:
+            call(stream if captured.queue is self._origin else captured)
+
+    def close(self) -> None:
+        """See ``device.Graph``."""
+        self._closed = True

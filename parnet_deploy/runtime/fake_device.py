@@ -16,8 +16,8 @@ from ..errors import (
     DeviceUnavailableError,
     OutOfMemoryError,
 )
-from .device import Buffer, Event, TimelineEntry
-from .fake_capture import Capture
+from .device import Buffer, Capture, Event, TimelineEntry
+from .fake_capture import Call, FakeGraph
 from .fake_options import FakeOptions
 from .host import HostBuffer
 from .simulator import Mark, Memory, Queue, Record, Simulator, Wait, Work
@@ -42,6 +42,8 @@ class FakeEvent:
 class FakeStream:
     """See ``device.Stream``. ``handle`` stands for the raw handle of a cuda_stream."""
 
+    launchable = True
+
     def __init__(self, device: FakeDevice, queue: Queue, handle: int, owned: bool) -> None:
         self.device = device.ordinal
         self.owner = device
@@ -60,7 +62,7 @@ class FakeStream:
             raise BackendError(
                 f"event: got one of device {own.owner.ordinal}, expected device {self.device}."
             )
-        if self.owner.captured(lambda: self.record(event), self, recorded=own):
+        if self.owner.captured(lambda stream: stream.record(event), self, recorded=own):
             return
         mark = Mark()
         self.owner.enqueue(self, Record(mark))
@@ -69,7 +71,7 @@ class FakeStream:
     def wait(self, event: Event) -> None:
         """See ``device.Stream``."""
         own = _own_event(event)
-        if self.owner.captured(lambda: self.wait(event), self, waited=own):
+        if self.owner.captured(lambda stream: stream.wait(event), self, waited=own):
             return
         if own.mark is not None:
             self.owner.enqueue(self, Wait(own.mark))
@@ -191,33 +193,34 @@ class FakeDevice:
 
         self._copy(f"device {source.device} -> host", nbytes, (here,), (), start, stream, None)
 
-    def capture(self, work: Callable[[], None], stream: Any) -> Callable[[], None] | None:
-        """Remember the calls that ``work`` makes on this device, to make them again."""
+    def capture(self, work: Callable[[], None], stream: Any) -> Capture:
+        """See ``device.Device``. Remembers the calls that ``work`` makes, to make them again."""
         if not self.options.graphs:
-            return None
-        self._local.capture = capture = Capture(stream.queue)
+            return Capture(None, "the fake devices were told to have no graphs")
+        self._local.capture = graph = FakeGraph(stream)
         try:
             work()
+            graph.check_joined()
         finally:
             self._local.capture = None
-        return capture.replay
+        return Capture(graph)
 
     def captured(
         self,
-        call: Callable[[], None],
+        call: Call,
         stream: FakeStream,
         recorded: FakeEvent | None = None,
         waited: FakeEvent | None = None,
     ) -> bool:
         """Whether the call went into a capture instead of a queue."""
-        capture: Capture | None = getattr(self._local, "capture", None)
+        capture: FakeGraph | None = getattr(self._local, "capture", None)
         if capture is not None:
-            capture.add(call, stream.queue, recorded, waited)
+            capture.add(call, stream, recorded, waited)
         return capture is not None
 
     def enqueue(self, stream: FakeStream, item: Work | Record | Wait) -> None:
         """Into the capture if there is one, else into the stream's queue."""
-        if not self.captured(lambda: self.enqueue(stream, item), stream):
+        if not self.captured(lambda to: self.enqueue(to, item), stream):
             self.simulator.put(stream.queue, item)
 
     def forget(self, stream: FakeStream) -> None:

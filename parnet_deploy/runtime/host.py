@@ -17,7 +17,7 @@ from queue import SimpleQueue
 import numpy as np
 
 from ..errors import BackendError, DeviceUnavailableError, OutOfMemoryError
-from .device import Buffer, Event, Stream, TimelineEntry
+from .device import Buffer, Capture, Event, Stream, TimelineEntry
 
 Work = Callable[[], object]
 
@@ -96,6 +96,8 @@ class _Lane:
 class InlineStream:
     """A stream whose work runs at once, in the caller's thread."""
 
+    launchable = True
+
     def __init__(self, label: str, trace: deque[TimelineEntry] | None) -> None:
         self.device = 0
         self._lane = _Lane(label, trace)
@@ -129,6 +131,8 @@ class ThreadStream:
 
     Owns: the thread. It ends at ``close``, or when the stream is garbage.
     """
+
+    launchable = True
 
     def __init__(self, label: str, trace: deque[TimelineEntry] | None) -> None:
         self.device = 0
@@ -252,8 +256,9 @@ class HostDevice:
         """See ``device.Device``."""
         self._move(address, source.address, nbytes, stream)
 
-    def capture(self, work: Callable[[], None], stream: HostStream) -> None:
-        """The host has no graphs."""
+    def capture(self, work: Callable[[], None], stream: HostStream) -> Capture:
+        """See ``device.Device``."""
+        return Capture(None, "the CPU has no graphs")
 
     def timeline(self) -> tuple[TimelineEntry, ...]:
         """See ``device.Device``. Empty unless ``trace`` was asked for."""

@@ -161,7 +161,13 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
 
     def load(
-        self, spec: ModelSpec, plan: Plan, files: Mapping[str, Path], threads: int | None = None
+        self,
+        spec: ModelSpec,
+        plan: Plan,
+        files: Mapping[str, Path],
+        threads: int | None = None,
+        *,
+        trace: bool = False,
     ) -> LoadedPlan:
         """See ``backend.Backend``."""
         if plan.placement.devices != (0,):
@@ -178,7 +184,7 @@ class OnnxRuntimeBackend:
             _check_session(session, segment, spec, plan)
             engines[segment.name] = OrtEngine(segment, session)
         facts = {"onnxruntime": ort.__version__, "cores": cores, "threads": shares}
-        return LoadedPlan(devices={0: HostDevice()}, engines=engines, facts=facts)
+        return LoadedPlan(devices={0: HostDevice(trace=trace)}, engines=engines, facts=facts)
 
 
 def _check_session(session: Any, segment: Segment, spec: ModelSpec, plan: Plan) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from ..errors import BackendError
 from ..placement import Placement, Segment
 from ..spec import IMAGE, LOGITS, ModelSpec
-from .device import Binding, Buffer, Device, Engine, Event, Stream, Tensor
+from .device import Binding, Buffer, Device, Engine, Event, Graph, Stream, Tensor
 from .program import Lane, Program, Step
 
 Shape = tuple[int, int, int]
@@ -151,9 +151,10 @@ class Slot:
             bindings[name] = self._bind_engine(name, shape)
             made.callback(bindings[name].close)
         calls: list[Call] = [self._prepare(step, shape, bindings) for step in self._program.steps]
-        replay = self._capture(calls)
-        if replay is not None:
-            calls[self._program.first : self._program.last] = [replay]
+        graph = self._capture(calls)
+        if graph is not None:
+            made.callback(graph.close)
+            calls[self._program.first : self._program.last] = [partial(graph.launch, self._main)]
             self.mode = "graph"
         images = [
             bindings[name]
@@ -219,7 +220,7 @@ class Slot:
             return lambda: device.upload(here, self._image, nbytes, stream)
         return lambda: device.download(self._logits, here, nbytes, stream)
 
-    def _capture(self, calls: list[Call]) -> Call | None:
+    def _capture(self, calls: list[Call]) -> Graph | None:
         """Ask the device for a graph of the body, if all of it is on one device."""
         devices = {lane.device for lane in self._program.lanes}
         if len(devices) > 1:
@@ -230,7 +231,7 @@ class Slot:
             for call in body:
                 call()
 
-        return self._devices[devices.pop()].capture(work, self._main)
+        return self._devices[devices.pop()].capture(work, self._main).graph
 
     def _shape(self, tensor: str, shape: Shape) -> tuple[int, ...]:
         batch, height, width = shape

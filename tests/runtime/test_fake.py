@@ -254,7 +254,7 @@ class TestCapture:
         (device,) = machine(1, graphs=True)
         stream, event = device.create_stream(0), device.create_event()
         stream.record(event)
-        with pytest.raises(ExecutionError, match="recorded outside of it"):
+        with pytest.raises(ExecutionError, match="recorded outside it"):
             device.capture(lambda: stream.wait(event), stream)
         filled(device, 1.0, stream)  # the capture is over
         stream.synchronize()
@@ -269,9 +269,45 @@ class TestCapture:
         (device,) = machine(1, graphs=True)
         stream = device.create_stream(0)
         source, target = filled(device, 1.0, stream), device.allocate(16)
-        replay = device.capture(lambda: device.copy(target, source, 16, stream), stream)
+        graph, _ = device.capture(lambda: device.copy(target, source, 16, stream), stream)
         stream.synchronize()
         assert np.isnan(target.memory.data).all()  # capturing does not run
-        replay()
+        graph.launch(stream)
         stream.synchronize()
         np.testing.assert_array_equal(target.memory.data, ONES[1.0])
+        graph.close()
+        with pytest.raises(ExecutionError, match="graph: it is closed"):
+            graph.launch(stream)
+
+    def test_it_may_be_launched_into_another_stream(self):
+        (device,) = machine(1, graphs=True)
+        origin, other = device.create_stream(0), device.create_stream(1)
+        source, target = filled(device, 1.0, origin), device.allocate(16)
+        origin.synchronize()
+        graph, _ = device.capture(lambda: device.copy(target, source, 16, origin), origin)
+        graph.launch(other)
+        origin.synchronize()
+        assert np.isnan(target.memory.data).all()
+        other.synchronize()
+        np.testing.assert_array_equal(target.memory.data, ONES[1.0])
+
+    def test_a_fork_that_is_not_joined_is_refused(self):
+        (device,) = machine(1, graphs=True)
+        origin, other = device.create_stream(0), device.create_stream(1)
+        fork, join = device.create_event(), device.create_event()
+        source, target = filled(device, 1.0, origin), device.allocate(16)
+
+        def work(joined: bool, late: bool) -> None:
+            origin.record(fork)
+            other.wait(fork)
+            device.copy(target, source, 16, other)
+            other.record(join)
+            if late:
+                device.copy(target, source, 16, other)
+            if joined:
+                origin.wait(join)
+
+        for joined, late in ((False, False), (True, True)):
+            with pytest.raises(ExecutionError, match="does not join its origin"):
+                device.capture(lambda j=joined, late=late: work(j, late), origin)
+        assert device.capture(lambda: work(True, False), origin).graph is not None
