@@ -64,15 +64,21 @@ def run_once(model: bytes, feeds: Mapping[str, NDArray[np.float32]]) -> dict[str
     return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
 
-def open_session(model: Path | bytes, *, threads: int) -> Any:
+def open_session(model: Path | bytes, *, threads: int, emulate: bool = False) -> Any:
     """An ``InferenceSession`` on the CPU with all graph optimisations and a pool that never spins.
+
+    ``emulate`` turns the optimisations off: every node of a quantized graph is then computed as it
+    is written, rounding and clipping included, but the sums in float32, where nothing overflows.
 
     Raises:
         EngineLoadError: The file is not an ONNX model that ONNX Runtime can run.
         OutOfMemoryError: The model does not fit into memory.
     """
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = (
+        levels.ORT_DISABLE_ALL if emulate else levels.ORT_ENABLE_ALL
+    )
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
