@@ -195,7 +195,13 @@ def _find(paths: Sequence[Path]) -> list[Path]:
             arrays.append(path)
     if not arrays:
         return find_images(paths)
-    return sorted(arrays)
+    try:
+        images = find_images(path for path in paths if not _is_array(path.name))
+    except InputError:
+        if not all(path.exists() for path in paths):
+            raise
+        images = []  # nothing but arrays
+    return sorted([*arrays, *images])
 
 
 def _is_array(name: str) -> bool:

@@ -23,6 +23,7 @@ from ..errors import SpecError
 BINS = 2048
 LEVELS = 128  # of 8 bits on one side of zero
 THRESHOLDS = 128  # how many are tried
+MAX_CLIPPED = 0.01  # of the values, by a threshold that is looked for
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy", "mse")
@@ -108,11 +109,18 @@ def _magnitudes(histogram: Histogram) -> tuple[Floats, float]:
     return counts, width
 
 
+def _candidates(counts: Floats) -> NDArray[np.int64]:
+    """Thresholds to try, in bins."""
+    share = np.cumsum(counts) / counts.sum()
+    least = max(LEVELS, int(np.searchsorted(share, 1 - MAX_CLIPPED)) + 1)
+    return np.linspace(min(least, BINS), BINS, THRESHOLDS).astype(np.int64)
+
+
 def _mse(counts: Floats, width: float) -> float:
     """Expected squared error of each threshold on the histogram; the least wins."""
     centres = (np.arange(BINS) + 0.5) * width
     best, least = BINS * width, np.inf
-    for bins in np.linspace(LEVELS, BINS, THRESHOLDS).astype(int):
+    for bins in _candidates(counts):
         threshold = float(bins) * width
         step = threshold / (LEVELS - 1)
         kept = np.minimum(np.round(centres / step), LEVELS - 1) * step
@@ -132,7 +140,7 @@ def _entropy(counts: Floats, width: float) -> float:
     best, least = BINS * width, np.inf
     if not seen.any():
         return best
-    for bins in np.linspace(LEVELS, BINS, THRESHOLDS).astype(int):
+    for bins in _candidates(counts):
         inside = seen[:bins].copy()
         inside[-1] += seen[bins:].sum()  # what is clipped lands on the threshold
         divergence = _divergence(inside, _requantized(seen[:bins]))

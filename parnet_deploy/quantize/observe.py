@@ -1,0 +1,110 @@
+"""Run the float32 parts on real images and see what values every tensor takes.
+
+Two passes: the first finds the smallest and the largest value of each tensor, the second counts
+values between them in bins. A third look at held-out images tells which share of their values a
+chosen range would clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from ..errors import InputError
+from ..spec import IMAGE, ModelSpec
+from .chain import Array, Graphs, OnBatch, PartChain, batches, expose
+from .ranges import Histogram
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """What was seen of each tensor, the image included."""
+
+    histograms: Mapping[str, Histogram]
+    images: int
+
+
+def activations(model: onnx.ModelProto) -> list[str]:
+    """Names of the float32 tensors that the nodes of a graph write."""
+    shapes = onnx.shape_inference.infer_shapes(model).graph
+    known = {v.name: v.type.tensor_type.elem_type for v in (*shapes.value_info, *shapes.output)}
+    return [
+        name
+        for node in model.graph.node
+        for name in node.output
+        if known.get(name) == TensorProto.FLOAT
+    ]
+
+
+def open_observed(spec: ModelSpec, graphs: Graphs) -> PartChain:
+    """The float32 parts, every activation an output."""
+    return PartChain(spec, {k: expose(model, activations(model)) for k, model in graphs.items()})
+
+
+def observe(
+    chain: PartChain,
+    images: Array,
+    *,
+    counted: int | None = None,
+    on_batch: OnBatch = lambda done, total: None,
+) -> Observed:
+    """Ranges and histograms of every tensor.
+
+    Args:
+        chain: From ``open_observed``.
+        images: Calibration images (N, C, H, W).
+        counted: Images that go into the histograms, evenly spread; None: all.
+        on_batch: Called with how many images are done, of both passes together.
+
+    Raises:
+        InputError: A tensor is NaN or Inf on these images.
+    """
+    counting = images
+    if counted is not None and counted < len(images):
+        counting = images[np.linspace(0, len(images) - 1, counted).round().astype(int)]
+    total, done = len(images) + len(counting), 0
+    low: dict[str, float] = {}
+    high: dict[str, float] = {}
+    for batch in batches(images):
+        for name, values in chain.run(batch).items():
+            smallest, largest = float(values.min()), float(values.max())
+            if not np.isfinite([smallest, largest]).all():
+                raise InputError(
+                    f"calibration, tensor {name}: got NaN or Inf in images {done} to "
+                    f"{done + len(batch) - 1}, expected finite values. Check those images."
+                )
+            low[name] = min(low.get(name, smallest), smallest)
+            high[name] = max(high.get(name, largest), largest)
+        done += len(batch)
+        on_batch(done, total)
+    histograms = {name: Histogram.empty(low[name], high[name]) for name in low}
+    for batch in batches(counting):
+        for name, values in chain.run(batch).items():
+            histograms[name].add(values)
+        done += len(batch)
+        on_batch(done, total)
+    return Observed(histograms=histograms, images=len(images))
+
+
+def clipped_shares(
+    chain: PartChain, images: Array, ranges: Mapping[str, tuple[float, float]]
+) -> dict[str, float]:
+    """Of each tensor, the share of its values on these images that lies outside its range."""
+    outside = dict.fromkeys(ranges, 0)
+    seen = dict.fromkeys(ranges, 0)
+    for batch in batches(images):
+        for name, values in chain.run(batch).items():
+            if name in ranges:
+                low, high = ranges[name]
+                outside[name] += int(np.count_nonzero((values < low) | (values > high)))
+                seen[name] += values.size
+    return {name: outside[name] / seen[name] for name in ranges if seen[name]}
+
+
+def image_share(shares: Mapping[str, float]) -> float:
+    """Share of clipped pixels: what another domain or preprocessing shows first."""
+    return shares.get(IMAGE, 0.0)
