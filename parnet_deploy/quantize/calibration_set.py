@@ -101,6 +101,7 @@ def find_image_set(
         InputError: There are no images, too few, or the CSV names something that is not there.
     """
     number = {label: k for k, label in enumerate(labels)}
+    classes: list[int] | None
     if table is not None:
         found, classes = _read_table(table, number)
     else:

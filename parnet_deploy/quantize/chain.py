@@ -91,12 +91,21 @@ def batches(images: Array) -> Iterator[Array]:
 
 
 def expose(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """A copy of a graph that also gives these inner float32 tensors."""
+    """A copy of a graph that also gives these inner tensors."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     there = {output.name for output in copy.graph.output}
+    kinds = element_types(model)
     for name in names:
         if name not in there:
-            value = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+            value = helper.make_tensor_value_info(name, kinds[name], None)
             copy.graph.output.append(value)
     return copy
+
+
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Type of every tensor that the nodes of a graph write."""
+    shapes = onnx.shape_inference.infer_shapes(model).graph
+    known = {v.name: v.type.tensor_type.elem_type for v in (*shapes.value_info, *shapes.output)}
+    written = {name for node in model.graph.node for name in node.output}
+    return {name: kind for name, kind in known.items() if name in written}

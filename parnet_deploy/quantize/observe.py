@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from ..errors import InputError
 from ..spec import IMAGE, ModelSpec
-from .chain import Array, Graphs, OnBatch, PartChain, batches, expose
+from .chain import Array, Graphs, OnBatch, PartChain, batches, element_types, expose
 from .ranges import Histogram
 
 
@@ -30,14 +30,9 @@ class Observed:
 
 def activations(model: onnx.ModelProto) -> list[str]:
     """Names of the float32 tensors that the nodes of a graph write."""
-    shapes = onnx.shape_inference.infer_shapes(model).graph
-    known = {v.name: v.type.tensor_type.elem_type for v in (*shapes.value_info, *shapes.output)}
-    return [
-        name
-        for node in model.graph.node
-        for name in node.output
-        if known.get(name) == TensorProto.FLOAT
-    ]
+    kinds = element_types(model)
+    names = (name for node in model.graph.node for name in node.output)
+    return [name for name in names if kinds.get(name) == TensorProto.FLOAT]
 
 
 def open_observed(spec: ModelSpec, graphs: Graphs) -> PartChain:

@@ -176,7 +176,9 @@ class QdqWriter:
         self._tables[f"{name}/scale"] = scale
         self._tables[f"{name}/zero_point"] = zero
         inputs = [f"{name}/{what}" for what in ("quantized", "scale", "zero_point")]
-        more = {"axis": 0} if scale.ndim else {}
-        return helper.make_node(
-            "DequantizeLinear", inputs, [f"{name}/dequantized"], name=f"{name}/dequantize", **more
+        node = helper.make_node(
+            "DequantizeLinear", inputs, [f"{name}/dequantized"], name=f"{name}/dequantize"
         )
+        if scale.ndim:
+            node.attribute.append(helper.make_attribute("axis", 0))
+        return node

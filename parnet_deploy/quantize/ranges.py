@@ -54,7 +54,8 @@ class Histogram:
     @property
     def centres(self) -> Floats:
         """The middle of each bin."""
-        return self.low + (np.arange(len(self.counts)) + 0.5) * self.width
+        index = np.arange(len(self.counts), dtype=np.float64)
+        return np.asarray(self.low + (index + 0.5) * self.width, np.float64)
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Count values, in place; what lies outside goes into the last bin of its side."""
@@ -105,8 +106,8 @@ def _magnitudes(histogram: Histogram) -> tuple[Floats, float]:
     largest = max(abs(histogram.low), abs(histogram.high))
     width = largest / BINS
     index = np.clip((np.abs(histogram.centres) / width).astype(int), 0, BINS - 1)
-    counts = np.bincount(index, weights=histogram.counts.astype(np.float64), minlength=BINS)
-    return counts, width
+    weights = histogram.counts.astype(np.float64)
+    return np.bincount(index, weights=weights, minlength=BINS).astype(np.float64), width
 
 
 def _candidates(counts: Floats) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ TABLE = "calibration.json"
 TABLE_SCHEMA = 1
 
 _NEXT = "Run: parnet-deploy calibrate."
-_KEYS = {
+_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "schema_version": int,
     "method": str,
     "percentile": (float, int, type(None)),

@@ -76,9 +76,7 @@ def open_session(model: Path | bytes, *, threads: int, emulate: bool = False) ->
     """
     options = ort.SessionOptions()
     levels = ort.GraphOptimizationLevel
-    options.graph_optimization_level = (
-        levels.ORT_DISABLE_ALL if emulate else levels.ORT_ENABLE_ALL
-    )
+    options.graph_optimization_level = levels.ORT_DISABLE_ALL if emulate else levels.ORT_ENABLE_ALL
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

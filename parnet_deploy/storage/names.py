@@ -11,6 +11,8 @@ JOURNAL = ".journal.json"
 LOCK = ".lock"
 LOCK_HOLDER = ".lock-holder"
 STAGING_PREFIX = ".staging-"
+SEARCH_PREFIX = ".search-"
+"""Of files that keep the progress of a precision search; no artifacts, and never needed."""
 
 STEP_KINDS = ("fuse", "export", "calibrate", "quantize", "build", "verify", "bench")
 """Kinds of steps, each after those that it may be made from. A step is a kind, or kind:variant."""

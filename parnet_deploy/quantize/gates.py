@@ -1,0 +1,161 @@
+"""What a network in lower precision must keep to be published.
+
+The limits are those that separated good from damaged configurations in the project's own
+experiments: on two trained ParNets every good one lost at most 1 point on clean images with 24 dB
+or more, and every kernel that saturated had 20 dB or fewer, sometimes with no accuracy lost at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ..errors import CheckFailedError, SpecError
+from .metrics import Score
+
+CLEAN, NOISY = "clean", "noisy"
+MIN_LOST_IMAGES = 2  # on small sets a point is less than an image or two
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gates:
+    """Limits. Points are percentage points of top-1 accuracy; shares are 0 to 1; decibels of SQNR.
+
+    ``max_kernel_gap_db`` and ``min_kernel_agreement`` compare the integer kernels with the
+    emulation of the same graph: a gap means that the kernels saturate on this processor.
+    ``max_clipped`` is the largest share of values on held-out images that one range may cut off:
+    more means that calibration saw images of another kind.
+    """
+
+    max_drop_points: float = 1.0
+    max_noisy_drop_points: float = 1.5
+    min_sqnr_db: float = 20.0
+    min_noisy_sqnr_db: float = 15.0
+    min_agreement: float = 0.97
+    min_noisy_agreement: float = 0.97
+    max_kernel_gap_db: float = 3.0
+    min_kernel_agreement: float = 0.995
+    max_clipped: float = 0.05
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > 1e6:
+                raise SpecError(f"gate {field.name}: got {value!r}, expected a number.")
+
+    def to_json(self) -> dict[str, float]:
+        """Plain JSON types."""
+        return asdict(self)
+
+
+FLOAT16_GATES = Gates(min_sqnr_db=40.0, min_noisy_sqnr_db=35.0, min_agreement=0.99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One comparison with a limit; true if it passed."""
+
+    name: str
+    got: float
+    limit: float
+    at_least: bool
+    unit: str
+
+    def __bool__(self) -> bool:
+        return self.got >= self.limit if self.at_least else self.got <= self.limit
+
+    def __str__(self) -> str:
+        word = "at least" if self.at_least else "at most"
+        return f"{self.name}: got {self._text(self.got)}, expected {word} {self._text(self.limit)}"
+
+    def _text(self, value: float) -> str:
+        if self.unit == "share":
+            return f"{100 * value:.2f} %"
+        return f"{value:.2f} {self.unit}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types, with the verdict."""
+        return {**asdict(self), "passed": bool(self), "text": str(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Scores by set. ``kernel`` is what engines on this machine give, None where there are none.
+
+    ``gap`` compares the kernel's logits with the emulation's.
+    """
+
+    emulated: Mapping[str, Score]
+    kernel: Mapping[str, Score] | None
+    gap: Mapping[str, Score] | None
+    clipped: float
+
+    @property
+    def served(self) -> Mapping[str, Score]:
+        """The scores that count: the kernel's, or the emulation's where there is no kernel."""
+        return self.emulated if self.kernel is None else self.kernel
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "emulated": _plain(self.emulated),
+            "kernel": None if self.kernel is None else _plain(self.kernel),
+            "gap": None if self.gap is None else _plain(self.gap),
+            "clipped": self.clipped,
+        }
+
+
+def _plain(scores: Mapping[str, Score]) -> dict[str, Any]:
+    return {name: found.to_json() for name, found in scores.items()}
+
+
+def check_gates(measured: Measured, gates: Gates) -> tuple[Check, ...]:
+    """Every gate that applies: those of accuracy need labels, the kernel's a kernel."""
+    checks = []
+    for name, found in measured.served.items():
+        noisy = name == NOISY
+        if not found.finite:
+            checks.append(_most(f"{name} logits that are NaN or Inf", 1, 0, "or more"))
+        drop = found.drop_points
+        if drop is not None:
+            limit = gates.max_noisy_drop_points if noisy else gates.max_drop_points
+            if not noisy:
+                limit = max(limit, 100 * MIN_LOST_IMAGES / found.images)
+            checks.append(_most(f"{name} accuracy drop", drop, limit, "points"))
+        low = gates.min_noisy_agreement if noisy else gates.min_agreement
+        checks.append(_least(f"{name} agreement", found.agreement, low, "share"))
+        low = gates.min_noisy_sqnr_db if noisy else gates.min_sqnr_db
+        checks.append(_least(f"{name} logit SQNR", found.sqnr_db, low, "dB"))
+    if measured.kernel is not None and measured.gap is not None:
+        for name, found in measured.gap.items():
+            gap = measured.emulated[name].sqnr_db - measured.kernel[name].sqnr_db
+            what = f"{name} SQNR lost by the kernels (saturation)"
+            checks.append(_most(what, gap, gates.max_kernel_gap_db, "dB"))
+            what = f"{name} agreement of kernels and emulation"
+            checks.append(_least(what, found.agreement, gates.min_kernel_agreement, "share"))
+    what = "values clipped on held-out images, worst tensor"
+    checks.append(_most(what, measured.clipped, gates.max_clipped, "share"))
+    return tuple(checks)
+
+
+def require(checks: tuple[Check, ...], what: str) -> None:
+    """Raise if a check did not pass.
+
+    Raises:
+        CheckFailedError: With every failed one.
+    """
+    failed = [str(check) for check in checks if not check]
+    if failed:
+        raise CheckFailedError(
+            f"{what}: {'; '.join(failed)}. Nothing was published. Calibrate on images of the kind "
+            "that the network will see, or change the limits: parnet-deploy calibrate --help."
+        )
+
+
+def _most(name: str, got: float, limit: float, unit: str) -> Check:
+    return Check(name=name, got=got, limit=limit, at_least=False, unit=unit)
+
+
+def _least(name: str, got: float, limit: float, unit: str) -> Check:
+    return Check(name=name, got=got, limit=limit, at_least=True, unit=unit)
