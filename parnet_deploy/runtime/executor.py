@@ -100,12 +100,27 @@ class Executor:
         """
         self._call(Slot.run, shape, (image, logits, shape))
 
+    def run_on(self, image: int, logits: int, shape: Shape, stream: int) -> None:
+        """The same with an image that is in memory of the backend, behind the work of a stream.
+
+        Args:
+            image: Device address, valid until this returns.
+            logits: As in ``run``: on the host, written only if all went well.
+            shape: As in ``run``.
+            stream: Raw handle of the stream in which the image is made.
+
+        Raises:
+            DeviceUnavailableError: The backend has no streams of others.
+        """
+        self._call(Slot.run_on, shape, (image, logits, shape, check_stream(stream)))
+
     def launch(self, image: int, logits: int, shape: Shape, stream: int) -> None:
         """Enqueue the same behind the work of the caller's stream, and return without waiting.
 
         Both addresses are the backend's (device or pinned host memory) and must stay valid until
-        the stream gets there. A failure surfaces when the stream is synchronised, or at the
-        next call.
+        the stream gets there. On one device with a graph everything runs in the caller's stream
+        itself. A failure surfaces when the stream is synchronised, or at the next call. The first
+        call with a shape prepares it, which waits for the device.
 
         Args:
             image: As in ``run``.
@@ -155,6 +170,7 @@ class Executor:
         return {
             "slots": len(self._slots),
             "mode": self._slots[0].mode,
+            "mode_reason": self._slots[0].why_not,
             "main": {"device": self.program.main.device, "lane": self.program.main.lane},
             "lanes": [{"device": lane.device, "lane": lane.lane} for lane in self.program.lanes],
             "steps": [str(step) for step in self.program.steps],
