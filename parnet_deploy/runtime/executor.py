@@ -63,7 +63,7 @@ class Executor:
         self._home: list[Slot | None] = []  # the slots that close has got back
         self._closing = threading.RLock()
         self._closed = False
-        self._lost: str | None = None
+        self._lost: DeviceLostError | None = None
         try:
             for index in range(slots):
                 slot = Slot(
@@ -209,7 +209,7 @@ class Executor:
             finally:
                 self._give_back(mine)
         except DeviceLostError as error:
-            self._lost = str(error)
+            self._lost = error
             raise
         finally:
             if mine:
@@ -219,7 +219,7 @@ class Executor:
         if slot is None or self._closed:
             raise BackendError("executor: it is closed. Open it again.")
         if self._lost is not None:
-            raise DeviceLostError(self._lost)
+            raise DeviceLostError(str(self._lost), self._lost.device)
         return slot
 
     def _give_back(self, mine: list[Slot | None]) -> None:

@@ -343,7 +343,7 @@ class TestRunInto:
     def test_a_stream_of_the_caller(self):
         backend = FakeBackend(FakeOptions(jitter_us=20.0), segment_kernel(SPEC))
         with Runtime.from_plan(SPEC, FAKE, {}, backend=backend) as rt:
-            stream = rt._executor._devices[2].create_stream(0)
+            stream = rt._now.executor._devices[2].create_stream(0)
             out = np.full((2, 4), 7, np.float32)
             rt.run_into(X.ctypes.data, out.ctypes.data, 2, stream.handle)
             assert np.all(out == 7)  # nothing was waited for
