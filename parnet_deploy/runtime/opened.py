@@ -21,6 +21,7 @@ from .canary import check_canary
 from .choose import NOT_HERE, PlanFiles, none_runs, order_plans, read_plan
 from .executor import Executor
 from .inputs import address_of, check_count
+from .outputs import OutputPool
 
 Logits = NDArray[np.float32]
 
@@ -41,7 +42,7 @@ class OpenOptions:
 class Opened:
     """One plan, ready to answer. ``files`` are its engines; ``about`` is for people.
 
-    Owns: executor, engines and devices.
+    Owns: executor, engines and devices, and device memory of ``outputs``.
     """
 
     spec: ModelSpec
@@ -49,6 +50,7 @@ class Opened:
     files: Mapping[str, Path]
     loaded: LoadedPlan
     executor: Executor
+    outputs: OutputPool
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def answer(self, images: NDArray[np.float32]) -> Logits:
@@ -61,6 +63,7 @@ class Opened:
     def close(self) -> None:
         """Wait for the calls in flight, then free everything. Idempotent."""
         self.executor.close()
+        self.outputs.close()
         self.loaded.close()
 
 
@@ -90,7 +93,14 @@ def open_plan(
             slots=options.slots,
         )
         undo.pop_all()
-    return Opened(spec=spec, plan=plan, files=files, loaded=loaded, executor=executor)
+    return Opened(
+        spec=spec,
+        plan=plan,
+        files=files,
+        loaded=loaded,
+        executor=executor,
+        outputs=OutputPool(executor.allocate_logits),
+    )
 
 
 def open_proved(spec: ModelSpec, files: PlanFiles, options: OpenOptions, where: str) -> Opened:

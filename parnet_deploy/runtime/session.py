@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+import numpy as np
+
 from ..deployment import Deployment
 from ..errors import BackendError
 from ..input_size import InputSize
@@ -15,6 +17,9 @@ from ..plan import Plan
 from ..spec import ModelSpec
 from .backend import Backend
 from .device import TimelineEntry
+from .device_array import DeviceArray
+from .device_calls import answer_array, enqueue_array, refuse_device_memory
+from .device_inputs import stream_handle
 from .failover import OnDeviceLost, Standby
 from .inputs import Images, as_images, check_address, check_shape
 from .opened import Logits, Opened, OpenOptions, open_best, open_plan
@@ -123,16 +128,19 @@ class Runtime:
         """Largest batch that is accepted."""
         return self._plan.max_batch
 
-    def __call__(self, x: object) -> Logits:
+    def __call__(self, x: object, *, stream: object = None) -> Logits:
         """Compute logits.
 
-        A C-contiguous array is read in place; one with other strides is copied first. NaN in the
-        input is the caller's business: it comes out as NaN.
+        A C-contiguous host array is read in place; one with other strides is copied first. An array
+        on a GPU (torch, cupy, numba, pycuda; only with a GPU backend) is read there, behind what
+        its producer has enqueued. NaN in the input is the caller's business: it comes out as NaN.
 
         Args:
-            x: A numpy array, or a DLPack object on the host.
+            x: A numpy array, a DLPack object, or one with ``__cuda_array_interface__``.
+            stream: The cuda_stream that writes ``x``, if ``x`` cannot say so itself: pycuda arrays
+                never can. Anything that ``device_inputs.stream_handle`` accepts.
 
-        Returns: A fresh array, which the caller owns.
+        Returns: A fresh host array, which the caller owns.
 
         Shapes: x (N, 3, H, W) float32; logits (N, K) float32.
 
@@ -144,14 +152,42 @@ class Runtime:
         """
         if self._closed:
             raise self._refusal()
-        return self._answer(as_images(x, self._spec.in_channels))
+        if isinstance(x, np.ndarray):
+            return self._answer(as_images(x, self._spec.in_channels))
+        return self._ask(lambda opened: answer_array(opened, x, stream))
+
+    def enqueue(self, x: object, *, stream: object) -> DeviceArray:
+        """Compute logits on the device, in the caller's cuda_stream, and return at once.
+
+        ``torch.from_dlpack(runtime.enqueue(x, stream=torch.cuda.current_stream()))`` is a tensor
+        that no host code has waited for. Read it in the same stream, or by DLPack, which orders.
+        ``run_into`` does the same into memory of the caller.
+
+        Args:
+            x: An array on a GPU: DLPack, or ``__cuda_array_interface__``. Without DLPack it must be
+                written in ``stream``.
+            stream: The cuda_stream, of the device that computes the logits; see ``__call__``.
+
+        Returns: (N, K) float32 on that device.
+
+        Owns: its memory is the runtime's. It is used again when the last reader is garbage, and
+            freed when the runtime is closed.
+
+        Raises:
+            InputError: ``x`` is on the host, or of the wrong shape, dtype or layout.
+            DeviceUnavailableError: The backend has no streams.
+            DeviceLostError: The device is gone. Nothing takes over in a caller's stream.
+        """
+        if self._closed:
+            raise self._refusal()
+        return enqueue_array(self._now, x, stream)
 
     def run_into(
         self,
         in_ptr: int,
         out_ptr: int,
         n: int = 1,
-        stream: int | None = None,
+        stream: object = None,
         *,
         size: tuple[int, int] | None = None,
     ) -> None:
@@ -165,7 +201,8 @@ class Runtime:
             in_ptr: Address of (n, 3, H, W) float32, C-contiguous.
             out_ptr: Address of (n, K) float32.
             n: Images.
-            stream: Raw handle of a cuda_stream of the caller, on the device of the last segment.
+            stream: A cuda_stream of the caller, of the device that computes the logits: its raw
+                handle, or any object that ``__call__`` takes.
             size: (height, width); may be left out if the deployment has one size.
 
         Owns: the memory stays the caller's and must stay valid until the work is done.
@@ -179,10 +216,12 @@ class Runtime:
             raise self._refusal()
         shape = check_shape(n, size, self._plan.input_size)
         image, logits = check_address("in_ptr", in_ptr), check_address("out_ptr", out_ptr)
-        if stream is None:
-            self._ask(lambda opened: opened.executor.run(image, logits, shape))
-        else:
-            self._now.executor.launch(image, logits, shape, stream)
+        if stream is not None:
+            handle = stream if type(stream) is int else stream_handle(stream)
+            self._now.executor.launch(image, logits, shape, handle)
+            return
+        refuse_device_memory(self._now, in_ptr=image, out_ptr=logits)
+        self._ask(lambda opened: opened.executor.run(image, logits, shape))
 
     def submit(self, x: object) -> Future[Logits]:
         """Compute logits in another thread.

@@ -317,7 +317,7 @@ class TestRunInto:
             ({"size": (16, 16)}, InputError, "input size: got 16x16"),
             ({"size": 32}, InputError, "size: got 32"),
             ({"in_ptr": 1 << 64}, InputError, "in_ptr: got address 0x10000000000000000"),
-            ({"stream": "a"}, InputError, "stream: got 'a', expected an integer"),
+            ({"stream": "a"}, InputError, "stream: got a str, expected an integer"),
             ({"stream": -1}, InputError, "stream: got -0x1, expected a raw handle"),
             ({"stream": 8}, DeviceUnavailableError, "stream 0x8: this runtime runs on the CPU"),
         ],
