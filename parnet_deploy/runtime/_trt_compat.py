@@ -135,7 +135,7 @@ def load_engine(trt: Any, runtime: Any, plan: bytes, *, name: str) -> Any:
         what = (
             f"engine {name}: got a plan that TensorRT {trt.__version__} refuses, expected its own"
         )
-        raise failure(EngineLoadError, what, "Run: parnet-deploy build.")
+        raise failure(EngineLoadError, what, "Run: parnet-deploy build.", since=since)
     return engine
 
 
