@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from typing import Any
 
 from .errors import SpecError
@@ -236,39 +237,23 @@ def recompute(spec: ModelSpec, devices: Sequence[int] = (0,)) -> Placement:
     return Placement(name="recompute", segments=tuple(segments))
 
 
-def remap(placement: Placement, devices: Mapping[int, int]) -> Placement:
-    """The same segments on other devices: {old: new}. Devices that are not named stay.
+def remap(placement: Placement, targets: Mapping[int, int]) -> Placement:
+    """The same segments on other devices; lanes that were apart stay apart.
 
-    Lanes that were apart stay apart, also where two devices become one. A lane keeps its number
-    where that is free; the lane that computes the logits chooses first.
-
-    Raises:
-        SpecError: The placement does not use one of the devices, or a new one cannot be.
+    Args:
+        placement: What to move.
+        targets: Old device -> new one; devices that are not named stay.
     """
-    for old, new in devices.items():
-        if old not in placement.devices:
-            raise SpecError(
-                f"placement {placement.name}: got device {old} to replace, expected one of "
-                f"{', '.join(map(str, placement.devices))}."
-            )
-        if not 0 <= new < MAX_ORDINAL:
-            raise SpecError(
-                f"placement {placement.name}: got device {new} instead of {old}, expected 0 to "
-                f"{MAX_ORDINAL - 1}."
-            )
-    order = sorted(placement.segments, key=lambda segment: LOGITS not in segment.outputs)
     lanes: dict[tuple[int, int], tuple[int, int]] = {}
-    for segment in order:
-        old_lane = (segment.device, segment.lane)
-        if old_lane not in lanes:
-            device = devices.get(segment.device, segment.device)
-            lane = segment.lane
-            while (device, lane) in lanes.values():
-                lane += 1
-            lanes[old_lane] = (device, lane)
+    homes = [(segment.device, segment.lane) for segment in placement.segments]
+    for device, lane in sorted(set(homes), key=lambda home: (home[0] in targets, home)):
+        there = targets.get(device, device)
+        taken = {used for target, used in lanes.values() if target == there}
+        free = lane if lane not in taken else next(n for n in count() if n not in taken)
+        lanes[device, lane] = (there, free)
     moved = []
-    for segment in placement.segments:
-        device, lane = lanes[segment.device, segment.lane]
+    for segment, home in zip(placement.segments, homes, strict=True):
+        device, lane = lanes[home]
         moved.append(replace(segment, device=device, lane=lane))
     return replace(placement, segments=tuple(moved))
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from parnet_deploy.errors import SpecError
 from parnet_deploy.placement import (
-    MAX_ORDINAL,
     Placement,
     Segment,
     check_placement,
@@ -140,7 +139,7 @@ class TestRemap:
         homes = {((o.device, o.lane), (n.device, n.lane)) for o, n in pairs}
         assert len(homes) == len(before)  # a lane is moved as a whole
 
-    def test_a_lost_device_gives_its_lanes_to_the_one_that_computes_the_logits(self) -> None:
+    def test_a_lost_device_gives_its_lanes_to_one_that_keeps_its_own(self) -> None:
         moved = remap(streams(SPEC, (0, 1, 2)), {0: 2, 1: 2})
         homes = {s.name: (s.device, s.lane) for s in moved.segments}
         assert moved.devices == (2,)
@@ -149,18 +148,6 @@ class TestRemap:
 
     def test_back_and_forth(self) -> None:
         assert remap(remap(GOOD, {0: 4}), {4: 0}) == GOOD
-
-    @pytest.mark.parametrize(
-        ("mapping", "message"),
-        [
-            ({7: 0}, "got device 7 to replace, expected one of 0."),
-            ({0: MAX_ORDINAL}, f"got device {MAX_ORDINAL} instead of 0, expected 0 to"),
-            ({0: -1}, "got device -1 instead of 0"),
-        ],
-    )
-    def test_devices_that_cannot_be(self, mapping: dict[int, int], message: str) -> None:
-        with pytest.raises(SpecError, match=message):
-            remap(GOOD, mapping)
 
 
 def computes(placement: Placement, spec: ModelSpec) -> bool:
