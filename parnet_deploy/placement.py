@@ -7,7 +7,8 @@ device run one after the other in the order of the placement; different lanes ru
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import count
 from typing import Any
 
 from .errors import SpecError
@@ -186,6 +187,27 @@ def streams(spec: ModelSpec, devices: Sequence[int] = (0,)) -> Placement:
         segments.append(_segment(spec, f"fusion{i}", [f"fusion{i}"], device=here, lane=i + 1))
     segments.append(_segment(spec, "head", ["head"], device=main, wide=True))
     return Placement(name="streams", segments=tuple(segments))
+
+
+def remap(placement: Placement, targets: Mapping[int, int]) -> Placement:
+    """The same segments on other devices; lanes that were apart stay apart.
+
+    Args:
+        placement: What to move.
+        targets: Old device -> new one; devices that are not named stay.
+    """
+    lanes: dict[tuple[int, int], tuple[int, int]] = {}
+    homes = [(segment.device, segment.lane) for segment in placement.segments]
+    for device, lane in sorted(set(homes), key=lambda home: (home[0] in targets, home)):
+        there = targets.get(device, device)
+        taken = {used for target, used in lanes.values() if target == there}
+        free = lane if lane not in taken else next(n for n in count() if n not in taken)
+        lanes[device, lane] = (there, free)
+    moved = []
+    for segment, home in zip(placement.segments, homes, strict=True):
+        device, lane = lanes[home]
+        moved.append(replace(segment, device=device, lane=lane))
+    return replace(placement, segments=tuple(moved))
 
 
 def _segment(

@@ -47,6 +47,8 @@ def test_a_bug_of_ours_is_not_called_a_missing_package(monkeypatch):
     with pytest.raises(ModuleNotFoundError) as caught:
         import_for("parnet_deploy.runtime.nothing", "cpu")
     assert not isinstance(caught.value, BackendError)
-    monkeypatch.setitem(BACKENDS, "odd", BackendEntry("parnet_deploy.runtime.host:X", "cpu", 1))
+    monkeypatch.setitem(
+        BACKENDS, "odd", BackendEntry("parnet_deploy.runtime.host:X", "cpu", 1, "cpu")
+    )
     with pytest.raises(AttributeError):
         load_backend("odd")
