@@ -29,6 +29,9 @@ class BackendEntry(NamedTuple):
 
 
 BACKENDS: dict[str, BackendEntry] = {
+    "onnxruntime-cuda": BackendEntry(
+        "parnet_deploy.runtime.onnxruntime_cuda:OnnxRuntimeCudaBackend", "gpu", rank=10
+    ),
     "onnxruntime": BackendEntry(
         "parnet_deploy.runtime.onnxruntime:OnnxRuntimeBackend", "cpu", rank=20, family="cpu"
     ),
