@@ -30,7 +30,10 @@ class BackendEntry(NamedTuple):
 
 BACKENDS: dict[str, BackendEntry] = {
     "onnxruntime-cuda": BackendEntry(
-        "parnet_deploy.runtime.onnxruntime_cuda:OnnxRuntimeCudaBackend", "gpu", rank=10
+        "parnet_deploy.runtime.onnxruntime_cuda:OnnxRuntimeCudaBackend",
+        "gpu",
+        rank=10,
+        family="cuda",
     ),
     "onnxruntime": BackendEntry(
         "parnet_deploy.runtime.onnxruntime:OnnxRuntimeBackend", "cpu", rank=20, family="cpu"
