@@ -29,6 +29,9 @@ class BackendEntry(NamedTuple):
 
 
 BACKENDS: dict[str, BackendEntry] = {
+    "tensorrt": BackendEntry(
+        "parnet_deploy.runtime.tensorrt:TensorRtBackend", "gpu", rank=0, family="cuda"
+    ),
     "onnxruntime-cuda": BackendEntry(
         "parnet_deploy.runtime.onnxruntime_cuda:OnnxRuntimeCudaBackend",
         "gpu",
