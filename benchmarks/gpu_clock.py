@@ -12,8 +12,13 @@ import torch
 
 from parnet_deploy.spec import ModelSpec
 
-_SMI = "name,uuid,driver_version,pstate,clocks.sm,clocks.mem,clocks.max.sm,power.draw,power.limit"
-_SMI_LAST = ("temperature.gpu,clocks_event_reasons.active", "clocks_throttle_reasons.active", "")
+_SMI = (
+    "name,uuid,driver_version,pstate,clocks.sm,clocks.mem,clocks.max.sm,power.draw,power.limit,"
+    "temperature.gpu"
+)
+_REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active", "")
+"""Why the clock is lowered: two names, by the driver's age, or none."""
+
 _REPEATS = 20
 
 
@@ -137,7 +142,7 @@ def device_facts(clock: Clock) -> dict[str, Any]:
     facts["gpus"] = torch.cuda.device_count()
     if shutil.which("nvidia-smi") is None:
         return {**facts, "nvidia_smi": "not there"}
-    for last in _SMI_LAST:  # the reasons have two names, by the driver's age
+    for last in _REASONS:
         columns = f"{_SMI},{last}".rstrip(",")
         command = ["nvidia-smi", f"--query-gpu={columns}", "--format=csv,noheader"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

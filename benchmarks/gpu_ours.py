@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from gpu_arms import FP16, FP32, Array, GpuArm, Maker, Network, Unavailable
 
 from parnet_deploy import placement as placements
 from parnet_deploy.input_size import InputSize
-from parnet_deploy.placement import Placement
+from parnet_deploy.placement import Placement, Segment
 from parnet_deploy.plan import Plan
 from parnet_deploy.runtime.backend import BACKENDS, load_backend
 from parnet_deploy.runtime.executor import Executor
@@ -31,60 +33,94 @@ def our_arms(device: str, devices: int) -> dict[tuple[str, str], Maker]:
     arms: dict[tuple[str, str], Maker] = {}
     if device == "cpu":
         for name in ("one", "streams"):
-            arms[f"onnxruntime, {name}", FP32] = partial(_placed, "onnxruntime", name, 1, 0)
+            arms[f"onnxruntime, {name}", FP32] = Placed("onnxruntime", name)
         return arms
     arms["onnxruntime-cuda, bare session", FP32] = _bare_session
-    for backend in ("onnxruntime-cuda", "tensorrt"):
-        arms[f"{backend}, one", FP32] = partial(_placed, backend, "one", 1, 0)
-    arms["tensorrt, one, auxiliary streams", FP32] = partial(_placed, "tensorrt", "one", 1, None)
-    for backend in ("onnxruntime-cuda", "tensorrt"):
-        for name in ("streams", "recompute"):
-            for count in range(1, devices + 1):
-                label = f"{backend}, {name}, {count} GPU{'s' if count > 1 else ''}"
-                arms[label, FP32] = partial(_placed, backend, name, count, 0)
-    arms["tensorrt, one", FP16] = partial(_refuse, "the half-precision graph is not wired in here")
+    for precision in (FP32, FP16):
+        for backend in ("onnxruntime-cuda", "tensorrt"):
+            arms[f"{backend}, one", precision] = Placed(backend, "one", precision=precision)
+        label = "tensorrt, one, auxiliary streams"
+        arms[label, precision] = Placed("tensorrt", "one", aux=True, precision=precision)
+    for precision in (FP32, FP16):
+        for backend in ("onnxruntime-cuda", "tensorrt"):
+            for name in ("streams", "recompute"):
+                for count in range(1, devices + 1):
+                    label = f"{backend}, {name}, {count} GPU{'s' if count > 1 else ''}"
+                    arms[label, precision] = Placed(backend, name, count, precision=precision)
     return arms
 
 
-def _refuse(reason: str, network: Network) -> GpuArm:
-    raise Unavailable(reason)
+@dataclass(frozen=True)
+class Placed:
+    """Makes the arm of a placement on so many devices; ``aux`` gives TensorRT S - 1 streams."""
 
+    backend: str
+    name: str
+    count: int = 1
+    _: KW_ONLY
+    aux: bool = False
+    precision: str = FP32
 
-def _placed(
-    backend: str, name: str, count: int, aux_streams: int | None, network: Network
-) -> GpuArm:
-    """A placement of ours on ``count`` devices; ``aux_streams`` None is one less than streams."""
-    if backend not in BACKENDS:
-        raise Unavailable(f"this version has no backend {backend}")
-    make = getattr(placements, name, None)
-    if make is None:
-        raise Unavailable(f"this version has no placement {name}")
-    spec = network.model.spec
-    chosen: Placement = make(spec) if name == "one" else make(spec, tuple(range(count)))
-    aux = spec.streams - 1 if aux_streams is None else aux_streams
-    folder = network.folder / f"{backend}-{name}-{count}-{aux}".replace(" ", "-")
-    folder.mkdir()
-    size = InputSize(low=(network.side, network.side), high=(network.side, network.side))
-    suffix = _SUFFIX.get(backend, "onnx")
-    engines = {segment.name: f"{segment.name}.{suffix}" for segment in chosen.segments}
-    plan = Plan(backend=backend, placement=chosen, input_size=size, max_batch=1, engines=engines)
-    files = {segment: folder / file for segment, file in engines.items()}
-    loader = load_backend(backend)
-    _write_engines(network, plan, files, aux)
-    with ExitStack() as undo:
-        loaded = loader.load(spec, plan, files)
-        undo.callback(loaded.close)
-        executor = Executor(
-            spec=spec,
+    def __call__(self, network: Network) -> GpuArm:
+        """Build its engines and open them.
+
+        Raises:
+            Unavailable: This version does not have what it needs.
+        """
+        if self.backend not in BACKENDS:
+            raise Unavailable(f"this version has no backend {self.backend}")
+        make = getattr(placements, self.name, None)
+        if make is None:
+            raise Unavailable(f"this version has no placement {self.name}")
+        spec = network.model.spec
+        chosen: Placement = make(spec) if self.name == "one" else make(spec, range(self.count))
+        folder = network.folder / f"{self.backend}-{self.name}-{self.count}-{self.aux}"
+        folder = folder.with_name(f"{folder.name}-{self.precision}")
+        folder.mkdir()
+        suffix = _SUFFIX.get(self.backend, "onnx")
+        plan = Plan(
+            backend=self.backend,
             placement=chosen,
-            devices=loaded.devices,
-            engines=loaded.engines,
-            input_size=size,
+            input_size=_size(network),
+            max_batch=1,
+            engines={segment.name: f"{segment.name}.{suffix}" for segment in chosen.segments},
         )
-        undo.callback(executor.close)
-        about = executor.describe()
-        close = undo.pop_all().close
-    return _executor_arm(network, executor, close, f"parnet_deploy, {about['mode']}")
+        files = {segment: folder / file for segment, file in plan.engines.items()}
+        loader = load_backend(self.backend)
+        for segment in chosen.segments:
+            self._write_engine(network, plan, segment, files[segment.name])
+        with ExitStack() as undo:
+            loaded = loader.load(spec, plan, files)
+            undo.callback(loaded.close)
+            executor = Executor(
+                spec=spec,
+                placement=chosen,
+                devices=loaded.devices,
+                engines=loaded.engines,
+                input_size=plan.input_size,
+            )
+            undo.callback(executor.close)
+            about = executor.describe()
+            close = undo.pop_all().close
+        return _executor_arm(network, executor, close, f"parnet_deploy, {about['mode']}")
+
+    def _write_engine(self, network: Network, plan: Plan, segment: Segment, path: Path) -> None:
+        graph = _graph(network, segment, self.precision)
+        if self.backend != "tensorrt":
+            path.write_bytes(graph)
+            return
+        from parnet_deploy.builder.profiles import segment_profiles
+        from parnet_deploy.builder.tensorrt import TensorRtOptions, build_engine
+
+        spec = network.model.spec
+        build_engine(
+            graph,
+            path,
+            name=segment.name,
+            device=segment.device,
+            profiles=segment_profiles(segment, spec, plan.input_size, max_batch=1),
+            options=TensorRtOptions(aux_streams=spec.streams - 1 if self.aux else 0),
+        )
 
 
 def _executor_arm(
@@ -114,35 +150,31 @@ def _executor_arm(
     return GpuArm(enqueue=enqueue, read=read, answer=answer, note=note, close=close, keeps=keeps)
 
 
-def _write_engines(network: Network, plan: Plan, files: dict[str, Path], aux: int) -> None:
-    for segment in plan.placement.segments:
-        graph = _graph(network, segment)
-        if plan.backend != "tensorrt":
-            files[segment.name].write_bytes(graph)
-            continue
-        from parnet_deploy.builder.profiles import segment_profiles
-        from parnet_deploy.builder.tensorrt import TensorRtOptions, build_engine
+def _graph(network: Network, segment: Segment, precision: str = FP32) -> bytes:
+    """The segment as ONNX, float32 in and out.
 
-        build_engine(
-            graph,
-            files[segment.name],
-            name=segment.name,
-            device=segment.device,
-            profiles=segment_profiles(segment, network.model.spec, plan.input_size, max_batch=1),
-            options=TensorRtOptions(aux_streams=aux, optimization_level=5),
-        )
-
-
-def _graph(network: Network, segment: placements.Segment) -> bytes:
-    """The segment as ONNX; the parts are written once for each model."""
-    from parnet_deploy.builder.onnx_merge import merge_segment
-    from parnet_deploy.export.to_onnx import part_to_onnx
-
-    size = InputSize(low=(network.side, network.side), high=(network.side, network.side))
-    spec = network.model.spec
+    Raises:
+        Unavailable: Half precision is asked for, and this version cannot write it.
+    """
+    try:
+        from parnet_deploy.builder.onnx_merge import merge_segment
+        from parnet_deploy.export.to_onnx import part_to_onnx
+    except ModuleNotFoundError as error:
+        raise Unavailable(f"the package {error.name} is not installed") from error
+    spec, size = network.model.spec, _size(network)
     inside = [part for part in spec.parts if part.name in segment.parts]
     parts = {part.name: part_to_onnx(network.fused, part, size) for part in inside}
+    if precision == FP16:
+        try:
+            cast = import_module("parnet_deploy.quantize.fp16").cast_to_half
+        except ModuleNotFoundError as error:
+            raise Unavailable(f"half-precision graphs need {error.name}") from error
+        parts = {name: cast(part) for name, part in parts.items()}
     return merge_segment(segment, spec, parts).SerializeToString()
+
+
+def _size(network: Network) -> InputSize:
+    return InputSize(low=(network.side, network.side), high=(network.side, network.side))
 
 
 def _bare_session(network: Network) -> GpuArm:
