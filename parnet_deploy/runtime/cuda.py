@@ -15,7 +15,7 @@ from cuda.bindings import driver
 
 from ..errors import BackendError, DeviceLostError
 from .cuda_context import CudaContext, CudaGuard
-from .cuda_driver import device_facts
+from .cuda_driver import device_facts, pointer_facts
 from .cuda_graph import CudaGraph, record_graph
 from .cuda_memory import CudaBuffer, own_buffer
 from .cuda_stream import CudaEvent, CudaStream, borrow
@@ -172,6 +172,11 @@ class CudaDevice:
             raise
         except BackendError as error:
             return Capture(None, str(error))
+
+    def locate(self, address: int) -> tuple[int | None, bool]:
+        """See ``device.Device``. Memory of every device, not of this one only."""
+        with self.context.guard():
+            return pointer_facts(address)
 
     def timeline(self) -> tuple[TimelineEntry, ...]:
         """See ``device.Device``. Measured times, on the axis that ``cuda_trace.Tracer`` names."""
