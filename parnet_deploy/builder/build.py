@@ -15,7 +15,6 @@ from typing import Any
 import onnx
 
 from .. import __version__
-from ..compare import ENGINE_TOLERANCE
 from ..deployment import Deployment, step_key
 from ..errors import (
     DeploymentChangedError,
@@ -34,6 +33,7 @@ from ..steps import Progress, StepResult, read_reference, write_report
 from .candidates import Candidate, cpu_candidates, device_candidates
 from .onnx_merge import merge_segment
 from .planner import Built, choose_fastest, engine_files
+from .precisions import Source, check_precision, find_sources, source_of
 from .verify import Arrays, part_values, verify_engines, verify_whole
 
 BUILD_VERSION = 1  # raise when the same inputs would give other engines
@@ -48,8 +48,10 @@ class BuildOptions:
     gpus: tuple[int, ...] = ()
     threads: int | None = None
     max_batch: int = 8
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
+        check_precision(self.precision)
         if self.max_batch < 1:
             raise SpecError(f"max batch: got {self.max_batch}, expected 1 or more.")
         if self.threads is not None and self.threads < 1:
@@ -60,7 +62,7 @@ class BuildOptions:
         """Name of the plan that these options give: a new build replaces it."""
         where = "-gpus" + "+".join(map(str, self.gpus)) if self.gpus else ""
         cores = f"-{self.threads}threads" if self.threads else ""
-        return f"{self.backend}-fp32-{self.placement}{where}{cores}"
+        return f"{self.backend}-{self.precision}-{self.placement}{where}{cores}"
 
 
 def build_to_deployment(
@@ -92,7 +94,7 @@ def build_to_deployment(
         return StepResult(path=directory, skipped=True, report={"plan": plan_key, **report})
     with _scratch_folder() as scratch:
         reference = read_reference(deployment)
-        built = _build_all(deployment, options, reference, scratch, on_stage)
+        built = _build_all(deployment, options, scratch, on_stage)
         best, measured = choose_fastest(deployment.spec, built, reference.image, on_stage)
         plan, folder = replace(best.plan, measured=measured), best.folder
         report = plan.to_json()
@@ -105,14 +107,15 @@ def build_to_deployment(
             for file in plan.engines.values():
                 shutil.copyfile(folder / file, txn.stage(f"plans/{plan_key}/{file}"))
             canary = txn.stage(f"plans/{plan_key}/{CANARY_FILE}")
-            canary.write_bytes(deployment.read_bytes(REFERENCE))
+            source = source_of(plan.backend, plan.precision)
+            canary.write_bytes(deployment.read_bytes(source.reference))
             write_report(txn.stage(f"plans/{plan_key}/{PLAN_FILE}"), report)
             txn.finish_step(
                 step,
                 key=key,
                 options=asdict(options) | {"gpus": list(options.gpus)},
                 versions=package_versions() | {"parnet_deploy": __version__},
-                made_from={"export"},
+                made_from={"export"} | {source.step for source in _sources(deployment, options)},
                 plans={plan_key: _summary(plan)},
             )
     return StepResult(path=directory, skipped=False, report={"plan": plan_key, **report})
@@ -160,29 +163,43 @@ def choose_backend(options: BuildOptions) -> BuildOptions:
 def _build_all(
     deployment: Deployment,
     options: BuildOptions,
-    reference: Reference,
     scratch: Path,
     on_stage: Progress,
 ) -> list[Built]:
-    """Merge, write and prove every candidate."""
+    """Merge, write and prove every candidate in every precision that is asked for."""
+    built = []
+    for source in _sources(deployment, options):
+        folder = scratch / source.precision
+        folder.mkdir()
+        built += _build_precision(deployment, options, source, folder, on_stage)
+    return built
+
+
+def _build_precision(
+    deployment: Deployment,
+    options: BuildOptions,
+    source: Source,
+    scratch: Path,
+    on_stage: Progress,
+) -> list[Built]:
     spec = deployment.spec
     graphs = {
-        part.name: onnx.load_from_string(deployment.read_bytes(f"onnx/{part.name}.onnx"))
+        part.name: onnx.load_from_string(deployment.read_bytes(f"{source.folder}/{part.name}.onnx"))
         for part in spec.parts
     }
-    proofs = _references(deployment, reference)
+    proofs = _references(deployment, source)
     built = []
     for candidate in _candidates(deployment, options):
         folder = scratch / candidate.placement.name
-        on_stage(f"building {candidate.label}")
+        on_stage(f"building {candidate.label}, {source.precision}")
         if not folder.exists():  # candidates may differ in threads only
             folder.mkdir()
             for segment in candidate.placement.segments:
                 data = merge_segment(segment, spec, graphs).SerializeToString(deterministic=True)
                 (folder / f"{segment.name}.onnx").write_bytes(data)
-        plan = _plan(deployment, options, candidate)
+        plan = _plan(deployment, options, candidate, source)
         on_stage(f"proving {candidate.label}")
-        checks = _prove(spec, plan, folder, proofs)
+        checks = _prove(spec, plan, folder, proofs, source.tolerance)
         plan = replace(plan, made={**plan.made, "checks": checks})
         built.append(Built(candidate=candidate, plan=plan, folder=folder))
     return built
@@ -200,7 +217,13 @@ def _candidates(deployment: Deployment, options: BuildOptions) -> tuple[Candidat
     return cpu_candidates(spec, name, threads=options.threads, cores=cores)
 
 
-def _plan(deployment: Deployment, options: BuildOptions, candidate: Candidate) -> Plan:
+def _sources(deployment: Deployment, options: BuildOptions) -> tuple[Source, ...]:
+    return find_sources(deployment, options.backend or "onnxruntime", options.precision)
+
+
+def _plan(
+    deployment: Deployment, options: BuildOptions, candidate: Candidate, source: Source
+) -> Plan:
     size = deployment.input_size
     if size is None or options.backend is None:
         raise DeploymentError(
@@ -212,37 +235,44 @@ def _plan(deployment: Deployment, options: BuildOptions, candidate: Candidate) -
         input_size=size,
         max_batch=options.max_batch,
         engines={s.name: f"{s.name}.onnx" for s in candidate.placement.segments},
+        precision=source.precision,
         threads=candidate.threads,
         made={
             "built": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "machine": describe_machine(),
             "parnet_deploy": __version__,
-            "tolerance": ENGINE_TOLERANCE,
+            "tolerance": source.tolerance,
         },
     )
 
 
-def _references(deployment: Deployment, reference: Reference) -> list[tuple[Reference, Arrays]]:
+def _references(deployment: Deployment, source: Source) -> list[tuple[Reference, Arrays]]:
     """What to prove engines on: the stored reference; for a range of sizes, others by the parts."""
     size, spec = deployment.input_size, deployment.spec
-    found = [(reference, part_values(deployment, reference.image))]
+    reference = read_reference(deployment, source.reference)
+    found = [(reference, part_values(deployment, reference.image, source))]
     for height, width in size.corners[1:] if size else ():
-        values = part_values(deployment, random_image(spec, height, width))
+        values = part_values(deployment, random_image(spec, height, width), source)
         found.append((Reference(image=values[IMAGE], logits=values[LOGITS]), values))
     return found
 
 
 def _prove(
-    spec: ModelSpec, plan: Plan, folder: Path, references: list[tuple[Reference, Arrays]]
+    spec: ModelSpec,
+    plan: Plan,
+    folder: Path,
+    references: list[tuple[Reference, Arrays]],
+    tolerance: float,
 ) -> list[dict[str, Any]]:
     files = engine_files(plan, folder)
     checks = []
     for _, values in references:
-        checks += verify_engines(spec, plan, files, values)
+        checks += verify_engines(spec, plan, files, values, tolerance=tolerance)
     with Runtime.from_plan(spec, plan, files) as runtime:
         for reference, _ in references:
             image, logits = reference.image, reference.logits
-            checks += verify_whole(runtime, image, logits, max_batch=plan.max_batch)
+            batch = plan.max_batch
+            checks += verify_whole(runtime, image, logits, max_batch=batch, tolerance=tolerance)
     return [check.require().to_json() for check in checks]
 
 
@@ -254,10 +284,11 @@ def _step_key(deployment: Deployment, options: BuildOptions) -> str:
             f"deployment {deployment.path}: got no {missing[0]}, expected exported parts. "
             "Run: parnet-deploy export."
         )
+    used = [name for source in _sources(deployment, options) for name in source.files(deployment)]
     return step_key(
         version=BUILD_VERSION,
         plan_schema=PLAN_SCHEMA,
-        graphs={name: deployment.artifacts[name]["sha256"] for name in (*graphs, REFERENCE)},
+        graphs={name: deployment.artifacts[name]["sha256"] for name in (*used, REFERENCE)},
         options=asdict(options),
         machine=machine_key(),
         packages=package_versions(),

@@ -33,6 +33,12 @@ class Built:
     plan: Plan
     folder: Path
 
+    @property
+    def label(self) -> str:
+        """The candidate's, with the precision where that is not float32."""
+        precision = "" if self.plan.precision == "fp32" else f", {self.plan.precision}"
+        return f"{self.candidate.label}{precision}"
+
 
 def engine_files(plan: Plan, folder: Path) -> dict[str, Path]:
     """Engine file of each segment."""
@@ -54,11 +60,11 @@ def choose_fastest(
     """
     if built[0].plan.backend == "fake":
         return built[0], {"note": SIMULATED}
-    on_stage("measuring " + "; ".join(item.candidate.label for item in built))
+    on_stage("measuring " + "; ".join(item.label for item in built))
     latencies = _measure(spec, built, image)
     best = pick(latencies)
     table = [_row(item, latencies, best) for item in built]
-    winner = next(item for item in built if item.candidate.label == best)
+    winner = next(item for item in built if item.label == best)
     return winner, {"median_ms": latencies[best].median_ms, "candidates": table}
 
 
@@ -73,11 +79,12 @@ def pick(latencies: Mapping[str, Latency]) -> str:
 
 
 def _row(item: Built, latencies: Mapping[str, Latency], best: str) -> dict[str, Any]:
-    label = item.candidate.label
+    label = item.label
     first = next(iter(latencies.values()))
     return {
         "candidate": label,
         "placement": item.candidate.placement.name,
+        "precision": item.plan.precision,
         "threads": item.candidate.threads,
         "median_ms": latencies[label].median_ms,
         "p99_ms": latencies[label].quantile_ms(0.99),
@@ -94,7 +101,7 @@ def _measure(
         for item in built:
             files = engine_files(item.plan, item.folder)
             runtime = stack.enter_context(Runtime.from_plan(spec, item.plan, files))
-            arms[item.candidate.label] = partial(runtime, image)
+            arms[item.label] = partial(runtime, image)
         trial = alternate(arms, rounds=3)
         slowest = max(latency.median_ms for latency in trial.values())
         rounds = int(min(max(MEASURE_MS / slowest, ROUNDS[0]), ROUNDS[1]))

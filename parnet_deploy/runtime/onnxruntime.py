@@ -26,13 +26,17 @@ from .host import HostDevice, HostStream
 from .ort_sessions import CAUGHT, OrtBinding, check_session, load_error, session_options
 
 
-def run_once(model: bytes, feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, Any]:
+def run_once(
+    model: bytes, feeds: Mapping[str, NDArray[np.float32]], *, emulate: bool = False
+) -> dict[str, Any]:
     """Run a serialized ONNX model one time; every output by its name. For proofs, not for speed.
+
+    ``emulate``: see ``open_session``.
 
     Raises:
         EngineLoadError: It is not an ONNX model that ONNX Runtime can run.
     """
-    session = open_session(model, threads=usable_cores())
+    session = open_session(model, threads=usable_cores(), emulate=emulate)
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
