@@ -21,6 +21,7 @@ Examples:
   parnet-deploy build
   parnet-deploy build digits --placement streams --threads 2
   parnet-deploy build --gpus 0,1,2 --backend fake
+  parnet-deploy build --precision auto      (after parnet-deploy calibrate)
 
 \b
 JSON: deployment, name, skipped, report (plan, backend, placement, engines, threads, input_size,
@@ -41,6 +42,13 @@ max_batch, precision, measured, made).
 @numbers_option("--gpus", int, metavar="0,1,2", help="GPUs to spread the streams over.")
 @click.option("--threads", type=int, help="Cores for the engines.  [default: every usable one]")
 @click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8", "auto"]),
+    default="fp32",
+    show_default=True,
+    help="Of the engines; auto takes the fastest that passed its gates in calibrate.",
+)
+@click.option(
     "--max-batch", type=int, default=8, show_default=True, help="Largest batch that will be asked."
 )
 @verb
@@ -51,6 +59,7 @@ def command(
     placement: str,
     gpus: tuple[int, ...] | None,
     threads: int | None,
+    precision: str,
     max_batch: int,
 ) -> None:
     """Build engines for this machine, prove each, measure the placements, keep the fastest.
@@ -69,6 +78,7 @@ def command(
                 placement=placement,
                 gpus=gpus or (),
                 threads=threads,
+                precision=precision,
                 max_batch=max_batch,
             )
         )
@@ -133,10 +143,15 @@ def _measured(measured: Mapping[str, Any]) -> list[RenderableType]:
     """The table of placements, and why the winner won."""
     if "candidates" not in measured:
         return ["", Text(f"{measured['note']}.", style="warn")]
-    found = render.table("placement", ">cores", ">p50", ">p99", ">ratio", ">95 % interval", "")
+    several = len({row["precision"] for row in measured["candidates"]}) > 1
+    precision = ("precision",) if several else ()
+    found = render.table(
+        *precision, "placement", ">cores", ">p50", ">p99", ">ratio", ">95 % interval", ""
+    )
     for row in measured["candidates"]:
         ratio = row["ratio"]
         found.add_row(
+            *((row["precision"],) if several else ()),
             row["placement"],
             _cores(row),
             render.ms_text(row["median_ms"]),
@@ -167,7 +182,8 @@ def _label(row: Mapping[str, Any]) -> str:
     names = {"one": "One engine", "streams": "An engine per stream"}
     cores = _cores(row)
     name = names.get(row["placement"], row["placement"])
-    return f"{name} on {cores} core{'' if cores == '1' else 's'}"
+    precision = "" if row.get("precision", "fp32") == "fp32" else f" in {row['precision']}"
+    return f"{name}{precision} on {cores} core{'' if cores == '1' else 's'}"
 
 
 def _cores(row: Mapping[str, Any]) -> str:

@@ -70,13 +70,18 @@ class LoadedSet:
     def __len__(self) -> int:
         return len(self.images)
 
-    def head(self, count: int) -> LoadedSet:
-        """At most ``count`` images, evenly over the whole order."""
-        if count >= len(self):
-            return self
-        order = np.linspace(0, len(self) - 1, count).round().astype(np.int64)
-        classes = None if self.classes is None else self.classes[order]
-        return replace(self, images=self.images[order], classes=classes)
+    def spread(self, count: int) -> NDArray[np.int64]:
+        """Positions of at most ``count`` images, evenly over the whole order."""
+        positions = np.linspace(0, len(self) - 1, min(count, len(self))).round()
+        return np.asarray(positions, np.int64)
+
+    def with_noise(self, sigma: float) -> LoadedSet:
+        """The same images with Gaussian noise, the same every time; in normalised units."""
+        random = np.random.default_rng(0)
+        noise = random.standard_normal(self.images.shape, dtype=np.float32) * np.float32(sigma)
+        digest = hashlib.sha256(f"{self.sha256} noise {sigma}".encode()).hexdigest()
+        name = f"{self.name} with noise"
+        return replace(self, name=name, images=self.images + noise, sha256=digest)
 
 
 def find_image_set(

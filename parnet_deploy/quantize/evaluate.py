@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from .calibration_set import LoadedSet
 from .chain import Array, Graphs, PartChain, batches, expose
 from .convert import Layer
-from .gates import Measured
-from .metrics import Score, score, sqnr_db
+from .gates import Gap, Measured
+from .metrics import score, sqnr_db
+
+EMULATED_IMAGES = 256  # of a set, where the kernels have run on all of them
 
 Network = Callable[[Array], Array]
 Sets = Mapping[str, LoadedSet]
@@ -41,23 +43,24 @@ def measure(
         kernel: The same graph as engines run it; None where no engine is here.
         clipped: Largest share of held-out values outside a range.
     """
-    exact = {name: emulated(found.images) for name, found in sets.items()}
-    scores = _scores(sets, exact, reference)
     if kernel is None:
+        exact = {name: emulated(found.images) for name, found in sets.items()}
+        scores = {name: score(exact[name], reference[name], sets[name].classes) for name in sets}
         return Measured(emulated=scores, kernel=None, gap=None, clipped=clipped)
-    served = {name: kernel(found.images) for name, found in sets.items()}
-    return Measured(
-        emulated=scores,
-        kernel=_scores(sets, served, reference),
-        gap={name: score(served[name], exact[name]) for name in sets},
-        clipped=clipped,
-    )
-
-
-def _scores(sets: Sets, logits: Logits, reference: Logits) -> dict[str, Score]:
-    return {
-        name: score(logits[name], reference[name], found.classes) for name, found in sets.items()
-    }
+    scores, served, gaps = {}, {}, {}
+    for name, found in sets.items():
+        logits, expected = kernel(found.images), reference[name]
+        served[name] = score(logits, expected, found.classes)
+        picked = found.spread(EMULATED_IMAGES)
+        some = emulated(found.images[picked])
+        classes = None if found.classes is None else found.classes[picked]
+        scores[name] = score(some, expected[picked], classes)
+        gaps[name] = Gap(
+            images=len(picked),
+            agreement=score(logits[picked], some).agreement,
+            lost_db=scores[name].sqnr_db - sqnr_db(logits[picked], expected[picked]),
+        )
+    return Measured(emulated=scores, kernel=served, gap=gaps, clipped=clipped)
 
 
 def layer_sqnr(

@@ -200,8 +200,12 @@ class _Work:
             clipped=self.clipped,
         )
 
+    def _some_images(self) -> Any:
+        clean = self.sets[CLEAN]
+        return clean.images[clean.spread(SENSITIVITY_IMAGES)]
+
     def _sensitivity(self, log: SearchLog, on_stage: Progress) -> dict[str, float]:
-        images = self.sets[CLEAN].head(SENSITIVITY_IMAGES).images
+        images = self._some_images()
         total = len(self.layers)
 
         def keep(layer: Layer, found: float) -> None:
@@ -213,7 +217,7 @@ class _Work:
 
     def report(self, found: Found, lowered: Mapping[str, onnx.ModelProto]) -> dict[str, Any]:
         """The report of what was found."""
-        images = self.sets[CLEAN].head(SENSITIVITY_IMAGES).images
+        images = self._some_images()
         low = PartChain(self.deployment.spec, lowered)
         graphs = self.converter.graphs
         return build_report(

@@ -109,7 +109,7 @@ def draw_report(name: str, report: Mapping[str, Any]) -> str:
     sections = [
         ("Result", _facts(report)),
         ("Gates", _gates(report["checks"])),
-        ("Sets", _sets(report["measured"], report["sets"])),
+        ("Sets", _sets(report["measured"])),
         ("Output of each layer, SQNR in dB", bars(by_db, marked=kept)),
     ]
     if alone:
@@ -153,14 +153,14 @@ def _gates(checks: Sequence[Mapping[str, Any]]) -> str:
     return table(("", "gate"), rows)
 
 
-def _sets(measured: Mapping[str, Any], sets: Mapping[str, int]) -> str:
+def _sets(measured: Mapping[str, Any]) -> str:
     rows = []
     for how in ("kernel", "emulated"):
         for name, found in (measured[how] or {}).items():
             right = [found[k] for k in ("reference_accuracy", "accuracy")]
             accuracy = [f"{100 * a:.2f} %" if a is not None else "no labels" for a in right]
             same = f"{100 * found['agreement']:.2f} %"
-            rows.append((how, name, sets[name], *accuracy, same, f"{found['sqnr_db']:.2f}"))
+            rows.append((how, name, found["images"], *accuracy, same, f"{found['sqnr_db']:.2f}"))
     heads = ("computed by", "set", "images", "float32", "this", "same answer", "SQNR dB")
     return table(heads, rows)
 
