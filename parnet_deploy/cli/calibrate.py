@@ -17,9 +17,9 @@ from .chain import ensure_exported, needs
 from .options import Common, deployment_option, verb
 
 if TYPE_CHECKING:
+    from ..quantize.calibrate_step import Calibration
     from ..quantize.gates import Gates
     from ..quantize.prepare import DataOptions
-    from ..steps import StepResult
 
 _GATES = {
     "max_drop_points": ("--max-drop", "Points of accuracy lost on clean images."),
@@ -124,14 +124,15 @@ def command(
     with common.output.progress("calibrate") as report:
         report("loading ONNX")
         with needs("export"):
-            from ..quantize.calibrate_step import CalibrateOptions, calibrate_to_deployment
+            from ..quantize.calibrate_step import CalibrateOptions, calibrate
+            from ..quantize.options import QuantizeOptions
             from ..quantize.prepare import load_data, resolve_targets
-            from ..quantize.quantize_step import QuantizeOptions, quantize_to_deployment
+            from ..quantize.quantize_step import quantize_to_deployment
         from ..runtime.machine import probe_gpus
 
         targets = resolve_targets(precisions, gpu=probe_gpus()[0] > 0)
         data = load_data(directory, _data_options(directory, images, more), on_stage=report)
-        calibration = calibrate_to_deployment(
+        calibration = calibrate(
             directory,
             data.calibration,
             data.sets["clean"],
@@ -146,7 +147,9 @@ def command(
         with common.output.progress(f"quantize {target}") as report:
             tell = _teller(common, target, report)
             try:
-                result = quantize_to_deployment(directory, data.sets, options, on_stage=tell)
+                result = quantize_to_deployment(
+                    directory, data.sets, options, calibration=calibration, on_stage=tell
+                )
             except CheckFailedError as error:
                 outcomes[target] = {"passed": False, "skipped": False, "error": str(error)}
                 continue
@@ -159,10 +162,10 @@ def command(
     document = {
         "deployment": str(directory),
         "name": directory.name,
-        "calibration": {"skipped": calibration.skipped, "report": calibration.report},
+        "calibration": {"skipped": calibration.current, "report": calibration.report},
         "precisions": outcomes,
     }
-    common.output.result(document, *_draw(common, calibration, outcomes))
+    common.output.result(document, *_draw(common, directory, calibration, outcomes))
     failed = [str(found["error"]) for found in outcomes.values() if not found["passed"]]
     if failed:
         raise CheckFailedError(" ".join(failed))
@@ -234,14 +237,16 @@ def _demo_images(directory: Path) -> Path:
 
 
 def _draw(
-    common: Common, calibration: StepResult, outcomes: Mapping[str, Mapping[str, Any]]
+    common: Common,
+    directory: Path,
+    calibration: Calibration,
+    outcomes: Mapping[str, Mapping[str, Any]],
 ) -> list[RenderableType]:
     report = calibration.report
     worst = report["worst_clipped"]
-    how = "unchanged" if calibration.skipped else f"{report['tensors']} ranges"
-    name = calibration.path.name
+    how = "unchanged" if calibration.current else f"{report['tensors']} ranges"
     items: list[RenderableType] = [
-        render.heading(name, f"calibrated, in {render.printable(calibration.path)}"),
+        render.heading(directory.name, f"calibrated, in {render.printable(directory)}"),
         render.facts(
             [
                 ("calibration", f"{report['method']} on {report['images']} images, {how}"),
@@ -264,8 +269,8 @@ def _draw(
     pages = [target for target, found in outcomes.items() if found["passed"]]
     if not pages:
         return items
-    path = calibration.path / f"reports/precision-{pages[0]}.html"
-    build = f"parnet-deploy build {common.argument(calibration.path)} --precision auto"
+    path = directory / f"reports/precision-{pages[0]}.html"
+    build = f"parnet-deploy build {common.argument(directory)} --precision auto"
     return [
         *items,
         render.next_step(

@@ -1,7 +1,12 @@
-"""The step ``calibrate``: from images to ``calibration.json``, the range of every tensor."""
+"""The step ``calibrate``: from images to ``calibration.json``, the range of every tensor.
+
+Ranges alone prove nothing, so they are published together with the first precision that passes its
+gates with them: images of another kind cannot replace a good table.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,15 +16,15 @@ import numpy as np
 import onnx
 
 from .. import __version__
-from ..deployment import Deployment, step_key
-from ..errors import DeploymentChangedError, DeploymentError, InputError, SpecError
+from ..deployment import Deployment, Transaction, step_key
+from ..errors import DeploymentError, InputError, SpecError
 from ..preprocess import Preprocessing
 from ..spec import IMAGE, ModelSpec
-from ..steps import Progress, StepResult, skipped, write_report
+from ..steps import Progress, write_report
 from .calibration_set import MIN_IMAGES, LoadedSet
 from .observe import Observed, clipped_shares, observe, open_observed
 from .ranges import DEFAULT_PERCENTILE, METHODS, Histogram, Method, choose_range
-from .table import TABLE, CalibrationTable, TensorRange, graphs_digest
+from .table import TABLE, CalibrationTable, TensorRange, graphs_digest, read_table
 
 CALIBRATE_VERSION = 1  # raise when the same images would give other ranges
 CALIBRATE_REPORT = "reports/calibrate.json"
@@ -45,15 +50,41 @@ class CalibrateOptions:
             )
 
 
-def calibrate_to_deployment(
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Ranges that were measured, or found unchanged (``current``), and their report.
+
+    The report has ``method``, ``images``, ``held_out``, ``tensors``, ``worst_clipped`` and
+    ``histograms``.
+    """
+
+    key: str
+    table: CalibrationTable
+    report: Mapping[str, Any]
+    current: bool
+    options: Mapping[str, Any]
+
+    def stage(self, txn: Transaction) -> None:
+        """Publish with the transaction, unless the deployment has it already."""
+        if self.current:
+            return
+        write_report(txn.stage(TABLE), self.table.to_json())
+        write_report(txn.stage(CALIBRATE_REPORT), self.report)
+        versions = {"parnet_deploy": __version__, "numpy": np.__version__}
+        txn.finish_step("calibrate", key=self.key, options=self.options, versions=versions)
+
+
+def calibrate(
     directory: Path,
     images: LoadedSet,
     held_out: LoadedSet,
     options: CalibrateOptions | None = None,
     *,
     on_stage: Progress = lambda text: None,
-) -> StepResult:
-    """Run the exported float32 parts on images and publish the range of every tensor.
+) -> Calibration:
+    """Run the exported float32 parts on images and find the range of every tensor.
+
+    Nothing is written; see ``quantize_to_deployment``.
 
     Args:
         directory: The deployment, exported.
@@ -62,19 +93,16 @@ def calibrate_to_deployment(
         options: Choices of the user.
         on_stage: Called with what is being done, for progress.
 
-    Returns: A result whose report has ``method``, ``images``, ``tensors``, ``worst_clipped`` and
-        ``histograms``.
-
     Raises:
         InputError: Too few images, of another size, or NaN on the way.
-        DeploymentError: The deployment is not exported, cannot be written, or was changed.
+        DeploymentError: The deployment is not exported, or was changed.
     """
     options = options or CalibrateOptions()
     deployment = Deployment.open(directory)
     _check_images(deployment, images)
     key = _step_key(deployment, images, held_out, options)
     if deployment.is_current("calibrate", key):
-        return skipped(directory, CALIBRATE_REPORT)
+        return read_calibration(deployment)
     chain = open_observed(deployment.spec, load_graphs(deployment))
     counted = HISTOGRAM_IMAGES if options.method == "minmax" else None
     observed = observe(
@@ -99,21 +127,21 @@ def calibrate_to_deployment(
         tensors=_tensors(observed, ranges, clipped),
     )
     report = _report(deployment.spec, table, observed, images, held_out)
-    with Deployment.edit(directory) as txn:
-        if _step_key(Deployment.open(directory), images, held_out, options) != key:
-            raise DeploymentChangedError(
-                f"deployment {directory}: other graphs were exported while these were calibrated. "
-                "Run: parnet-deploy calibrate."
-            )
-        write_report(txn.stage(TABLE), table.to_json())
-        write_report(txn.stage(CALIBRATE_REPORT), report)
-        txn.finish_step(
-            "calibrate",
-            key=key,
-            options=asdict(options),
-            versions={"parnet_deploy": __version__, "numpy": np.__version__},
-        )
-    return StepResult(path=directory, skipped=False, report=report)
+    return Calibration(key=key, table=table, report=report, current=False, options=asdict(options))
+
+
+def read_calibration(deployment: Deployment) -> Calibration:
+    """What the deployment has.
+
+    Raises:
+        DeploymentError: It is not calibrated, or the table is damaged or of another model.
+    """
+    table = read_table(deployment)
+    record = deployment.steps["calibrate"]
+    report = json.loads(deployment.read_bytes(CALIBRATE_REPORT))
+    return Calibration(
+        key=record["key"], table=table, report=report, current=True, options=record["options"]
+    )
 
 
 def load_graphs(deployment: Deployment) -> dict[str, onnx.ModelProto]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,61 +19,22 @@ from ..reference import Reference
 from ..runtime.machine import describe_machine
 from ..spec import LOGITS
 from ..steps import Progress, StepResult, skipped, write_report
-from .calibrate_step import CALIBRATE_REPORT, load_graphs
+from .calibrate_step import Calibration, load_graphs, read_calibration
 from .calibration_set import LoadedSet
 from .chain import ChainOptions, PartChain
-from .convert import KERNELS_HERE, Converter, Layer, check_target, list_layers
+from .convert import KERNELS_HERE, Converter, Layer, list_layers
 from .evaluate import layer_sqnr, measure, reference_logits, sensitivity
-from .gates import CLEAN, FLOAT16_GATES, Gates, Measured, check_clipped, check_gates, require
+from .gates import CLEAN, Measured, check_clipped, check_gates, require
+from .options import QuantizeOptions, folder, report_name
 from .qdq_cpu import weight_limit
 from .report import build_report, draw_report
-from .search import MIN_SHARE, Found, Search
+from .search import Found, Search
 from .search_log import SearchLog
-from .table import TABLE, CalibrationTable, read_table
+from .table import CalibrationTable, graphs_digest
 
 QUANTIZE_VERSION = 1  # raise when the same table would give other graphs
 SENSITIVITY_IMAGES = 64  # of the clean set: each layer is measured on them
 TIMED_ROUNDS = 15
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantizeOptions:
-    """What the user may choose.
-
-    ``gates`` None: the target's own. ``search``: put layers back if a gate fails; otherwise fail
-    at once. ``min_share`` of the work must stay in low precision. ``keep``: layers that stay in
-    float32 in any case. ``weight_limit`` None: what this processor's kernels can take, for the CPU.
-    """
-
-    target: str = "int8-cpu"
-    gates: Gates | None = None
-    search: bool = True
-    min_share: float = MIN_SHARE
-    keep: tuple[str, ...] = field(default=())
-    weight_limit: int | None = None
-
-    def __post_init__(self) -> None:
-        check_target(self.target)
-        if not 0 < self.min_share <= 1:
-            raise SpecError(f"min share: got {self.min_share}, expected more than 0, at most 1.")
-        if self.weight_limit is not None and not 1 <= self.weight_limit <= 127:
-            raise SpecError(f"weight limit: got {self.weight_limit}, expected 1 to 127.")
-
-    @property
-    def limits(self) -> Gates:
-        """The gates that apply."""
-        default = FLOAT16_GATES if self.target == "fp16" else Gates()
-        return self.gates or default
-
-
-def folder(target: str) -> str:
-    """Where the target's graphs are in a deployment."""
-    return f"onnx-{check_target(target)}"
-
-
-def report_name(target: str, kind: str = "json") -> str:
-    """The target's report, ``json`` or ``html``."""
-    return f"reports/precision-{check_target(target)}.{kind}"
 
 
 def quantize_to_deployment(
@@ -82,28 +42,33 @@ def quantize_to_deployment(
     sets: Mapping[str, LoadedSet],
     options: QuantizeOptions | None = None,
     *,
+    calibration: Calibration | None = None,
     on_stage: Progress = lambda text: None,
 ) -> StepResult:
     """Make the target's graphs, hold them against the gates, and publish them with a report.
 
+    A calibration that the deployment does not have yet is published with them.
+
     Args:
-        directory: The deployment, calibrated.
+        directory: The deployment, exported.
         sets: Evaluation images: ``clean``, and ``noisy`` if there are any.
         options: Choices of the user.
+        calibration: Ranges, from ``calibrate``; None: those that the deployment has.
         on_stage: Called with what is being done, for progress.
 
     Raises:
         CheckFailedError: A gate failed, after the search if there was one. Nothing was published.
-        DeploymentError: The deployment is not calibrated, or the table is another model's.
+        DeploymentError: There is no calibration, or it is another model's.
         SpecError: A layer to keep is not in the network.
     """
     options = options or QuantizeOptions()
     deployment = Deployment.open(directory)
     step = f"quantize:{options.target}"
-    key = _step_key(deployment, sets, options)
+    ranges = calibration or read_calibration(deployment)
+    key = _step_key(deployment, sets, options, ranges.table)
     if deployment.is_current(step, key):
         return skipped(directory, report_name(options.target))
-    work = _Work.open(deployment, sets, options)
+    work = _Work.open(deployment, sets, options, ranges)
     require((check_clipped(work.clipped, options.limits),), f"precision {options.target}")
     log = SearchLog.of(directory, options.target, key)
     if log.resumed:
@@ -114,11 +79,14 @@ def quantize_to_deployment(
     report = work.report(found, lowered)
     html = draw_report(deployment.name, report)
     with Deployment.edit(directory) as txn:
-        if _step_key(Deployment.open(directory), sets, options) != key:
+        now = Deployment.open(directory)
+        if graphs_digest(now) != ranges.table.model_sha256:
             raise DeploymentChangedError(
-                f"deployment {directory}: it was calibrated anew while this was quantized. "
+                f"deployment {directory}: other graphs were exported while these were quantized. "
                 "Run: parnet-deploy calibrate."
             )
+        if not now.is_current("calibrate", ranges.key):
+            replace(ranges, current=False).stage(txn)
         for name, model in lowered.items():
             data = model.SerializeToString(deterministic=True)
             txn.stage(f"{folder(options.target)}/{name}.onnx").write_bytes(data)
@@ -131,7 +99,7 @@ def quantize_to_deployment(
             key=key,
             options={"target": options.target, "gates": options.limits.to_json()},
             versions={"parnet_deploy": __version__, "onnx": onnx.__version__},
-            made_from={"export", "calibrate"},
+            made_from={"export"},  # not the table in the deployment: another may replace it
         )
     log.remove()
     return StepResult(path=directory, skipped=False, report=report)
@@ -144,6 +112,7 @@ class _Work:
     deployment: Deployment
     options: QuantizeOptions
     sets: Mapping[str, LoadedSet]
+    ranges: Calibration
     converter: Converter
     layers: tuple[Layer, ...]
     full: PartChain
@@ -152,9 +121,13 @@ class _Work:
 
     @classmethod
     def open(
-        cls, deployment: Deployment, sets: Mapping[str, LoadedSet], options: QuantizeOptions
+        cls,
+        deployment: Deployment,
+        sets: Mapping[str, LoadedSet],
+        options: QuantizeOptions,
+        ranges: Calibration,
     ) -> _Work:
-        table = read_table(deployment)
+        table = ranges.table.require(deployment)
         spec = deployment.spec
         graphs = load_graphs(deployment)
         size = sets[CLEAN].images.shape[2:]
@@ -168,11 +141,12 @@ class _Work:
             deployment=deployment,
             options=options,
             sets=sets,
+            ranges=ranges,
             converter=Converter(graphs, table, options.target, weight_limit=_limit(options)),
             layers=layers,
             full=full,
             logits=reference_logits(full.logits, sets),
-            clipped=_clipped(table, options.target),
+            clipped=max(found.clipped for found in table.tensors.values()),
         )
 
     def search(self, log: SearchLog, on_stage: Progress) -> Search:
@@ -228,12 +202,12 @@ class _Work:
             gates=self.options.limits.to_json(),
             weight_limit=_limit(self.options) if self.options.target != "fp16" else None,
             layer_sqnr=layer_sqnr(self.full, low, graphs, lowered, images),
-            table=read_table(self.deployment),
+            table=self.ranges.table,
             sizes=(_bytes(graphs), _bytes(lowered)),
             latency=self._latency(low, images[:1]),
             machine=describe_machine(),
             sets={name: len(found) for name, found in self.sets.items()},
-            histograms=_histograms(self.deployment),
+            histograms=self.ranges.report["histograms"],
         )
 
     def _latency(self, low: PartChain, image: Any) -> dict[str, Any] | None:
@@ -263,29 +237,20 @@ def _limit(options: QuantizeOptions) -> int:
     return options.weight_limit or weight_limit(describe_machine()["isa"])
 
 
-def _clipped(table: CalibrationTable, target: str) -> float:
-    """Largest share of held-out values outside a range; float16 has no ranges that clip."""
-    if target == "fp16":
-        return 0.0
-    return max(found.clipped for found in table.tensors.values())
-
-
 def _bytes(graphs: Mapping[str, onnx.ModelProto]) -> int:
     return sum(model.ByteSize() for model in graphs.values())
 
 
-def _histograms(deployment: Deployment) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(deployment.read_bytes(CALIBRATE_REPORT))["histograms"]
-    return found
-
-
 def _step_key(
-    deployment: Deployment, sets: Mapping[str, LoadedSet], options: QuantizeOptions
+    deployment: Deployment,
+    sets: Mapping[str, LoadedSet],
+    options: QuantizeOptions,
+    table: CalibrationTable,
 ) -> str:
-    read_table(deployment)  # raises: not calibrated, or for another model
     return step_key(
         version=QUANTIZE_VERSION,
-        table=deployment.artifacts[TABLE]["sha256"],
+        graphs=graphs_digest(deployment),
+        table=table.to_json(),
         target=options.target,
         gates=options.limits.to_json(),
         search=options.search,
