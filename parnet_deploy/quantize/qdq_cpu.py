@@ -77,6 +77,9 @@ def _is_chosen(node: onnx.NodeProto, writer: QdqWriter, keep: Collection[str]) -
 
 
 def _activations(node: onnx.NodeProto, writer: QdqWriter) -> list[str]:
+    """Inputs that get a pair; not a ReLU's, which ONNX Runtime drops if its own pair cuts alike."""
+    if node.op_type == "Relu":
+        return []
     names = node.input[:1] if node.op_type in _WEIGHTED else node.input
     return [name for name in names if name not in writer.constants]
 
