@@ -30,7 +30,7 @@ _GATES = {
     "min_noisy_agreement": ("--min-noisy-agreement", "The same on noisy images."),
     "max_kernel_gap_db": ("--max-kernel-gap", "SQNR that kernels lose to the emulation, dB."),
     "min_kernel_agreement": ("--min-kernel-agreement", "Same answer of the two, 0 to 1."),
-    "max_clipped": ("--max-clipped", "Share of held-out values outside a range, 0 to 1."),
+    "max_clipped": ("--max-clipped", "Share of held-out values outside the ranges, 0 to 1."),
 }
 """Fields of ``Gates`` as options."""
 
@@ -175,7 +175,7 @@ def _teller(common: Common, target: str, report: Callable[[str], None]) -> Calla
     """Progress, and each step of a search as a line that stays."""
 
     def tell(text: str) -> None:
-        if " layers in float32: " in text or text.startswith("every layer"):
+        if " in float32: " in text or text.startswith("every layer"):
             common.output.note(f"{target}: {text}")
         report(text)
 
@@ -252,8 +252,9 @@ def _draw(
                 ("calibration", f"{report['method']} on {report['images']} images, {how}"),
                 (
                     "clipped",
-                    f"{render.percent_text(worst['share'])} of {worst['tensor']} at worst, on "
-                    f"{report['held_out']} held-out images",
+                    f"{render.percent_text(report['clipped'])} of the values on "
+                    f"{report['held_out']} held-out images, at worst "
+                    f"{render.percent_text(worst['share'])} of {worst['tensor']}",
                 ),
             ]
         ),

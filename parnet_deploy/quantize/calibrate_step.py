@@ -22,7 +22,7 @@ from ..preprocess import Preprocessing
 from ..spec import IMAGE, ModelSpec
 from ..steps import Progress, write_report
 from .calibration_set import MIN_IMAGES, LoadedSet
-from .observe import Observed, clipped_shares, observe, open_observed
+from .observe import Observed, count_clipped, observe, open_observed
 from .ranges import DEFAULT_PERCENTILE, METHODS, Histogram, Method, choose_range
 from .table import TABLE, CalibrationTable, TensorRange, graphs_digest, read_table
 
@@ -54,8 +54,8 @@ class CalibrateOptions:
 class Calibration:
     """Ranges that were measured, or found unchanged (``current``), and their report.
 
-    The report has ``method``, ``images``, ``held_out``, ``tensors``, ``worst_clipped`` and
-    ``histograms``.
+    The report has ``method``, ``images``, ``held_out``, ``tensors``, ``clipped``, ``worst_clipped``
+    and ``histograms``.
     """
 
     key: str
@@ -116,7 +116,7 @@ def calibrate(
         name: choose_range(found, options.method, options.percentile)
         for name, found in observed.histograms.items()
     }
-    clipped = clipped_shares(chain, held_out.images, ranges)
+    clipped = count_clipped(chain, held_out.images, ranges)
     table = CalibrationTable(
         method=options.method,
         percentile=options.percentile if options.method == "percentile" else None,
@@ -124,7 +124,8 @@ def calibrate(
         data_sha256=images.sha256,
         model_sha256=graphs_digest(deployment),
         preprocessing=dict(deployment.preprocessing or {}),
-        tensors=_tensors(observed, ranges, clipped),
+        tensors=_tensors(observed, ranges, clipped.tensors),
+        clipped=clipped.overall,
     )
     report = _report(deployment.spec, table, observed, images, held_out)
     return Calibration(key=key, table=table, report=report, current=False, options=asdict(options))
@@ -229,7 +230,7 @@ def _report(
         "data_sha256": images.sha256,
         "tensors": len(table.tensors),
         "worst_clipped": {"tensor": worst, "share": table.tensors[worst].clipped},
-        "image_clipped": table.tensors[IMAGE].clipped,
+        "clipped": table.clipped,
         "histograms": {
             name: _picture(observed.histograms[name], table.tensors[name]) for name in shown
         },

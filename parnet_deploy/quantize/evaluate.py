@@ -41,7 +41,7 @@ def measure(
         reference: Float32 logits of the same sets.
         emulated: The lower precision as its graph is written.
         kernel: The same graph as engines run it; None where no engine is here.
-        clipped: Largest share of held-out values outside a range.
+        clipped: Share of held-out values outside the ranges.
     """
     if kernel is None:
         exact = {name: emulated(found.images) for name, found in sets.items()}

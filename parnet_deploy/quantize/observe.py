@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto
 
 from ..errors import InputError
-from ..spec import IMAGE, ModelSpec
+from ..spec import ModelSpec
 from .chain import Array, Graphs, OnBatch, PartChain, batches, element_types, expose
 from .ranges import Histogram
 
@@ -85,10 +85,22 @@ def observe(
     return Observed(histograms=histograms, images=len(images))
 
 
-def clipped_shares(
+@dataclass(frozen=True, kw_only=True)
+class Clipped:
+    """Shares of values outside their range: of each tensor, and of all values together."""
+
+    tensors: Mapping[str, float]
+    overall: float
+
+
+def count_clipped(
     chain: PartChain, images: Array, ranges: Mapping[str, tuple[float, float]]
-) -> dict[str, float]:
-    """Of each tensor, the share of its values on these images that lies outside its range."""
+) -> Clipped:
+    """Count the values on these images that lie outside the ranges.
+
+    A tensor of few values (a gate's) may have a large share by chance; all together tell whether
+    the ranges are those of such images.
+    """
     outside = dict.fromkeys(ranges, 0)
     seen = dict.fromkeys(ranges, 0)
     for batch in batches(images):
@@ -97,9 +109,7 @@ def clipped_shares(
                 low, high = ranges[name]
                 outside[name] += int(np.count_nonzero((values < low) | (values > high)))
                 seen[name] += values.size
-    return {name: outside[name] / seen[name] for name in ranges if seen[name]}
-
-
-def image_share(shares: Mapping[str, float]) -> float:
-    """Share of clipped pixels: what another domain or preprocessing shows first."""
-    return shares.get(IMAGE, 0.0)
+    return Clipped(
+        tensors={name: outside[name] / seen[name] for name in ranges if seen[name]},
+        overall=sum(outside.values()) / max(sum(seen.values()), 1),
+    )

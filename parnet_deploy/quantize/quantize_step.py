@@ -146,7 +146,7 @@ class _Work:
             layers=layers,
             full=full,
             logits=reference_logits(full.logits, sets),
-            clipped=max(found.clipped for found in table.tensors.values()),
+            clipped=table.clipped,
         )
 
     def search(self, log: SearchLog, on_stage: Progress) -> Search:

@@ -109,17 +109,21 @@ class Search:
         return found, failed
 
     def _tell(self, keep: Sequence[str], text: str) -> None:
-        back = f"{len(keep)} layers in float32" if keep else "every layer in low precision"
+        back = f"{_count(keep)} in float32" if keep else "every layer in low precision"
         self.tell(f"{back}: {text}")
 
     def _given_up(self, failed: Sequence[str], keep: Sequence[str]) -> CheckFailedError:
         left = share(self.layers, keep)
         return CheckFailedError(
-            f"precision search: with {len(keep)} layers back in float32 and {left:.0%} of the "
+            f"precision search: with {_count(keep)} back in float32 and {left:.0%} of the "
             f"work in low precision (at least {self.min_share:.0%} must stay): "
             f"{'; '.join(failed)}. Nothing was published. Calibrate on images of the kind that "
             "the network will see, or change the limits: parnet-deploy calibrate --help."
         )
+
+
+def _count(keep: Sequence[str]) -> str:
+    return f"{len(keep)} layer{'' if len(keep) == 1 else 's'}"
 
 
 def share(layers: Sequence[Layer], keep: Collection[str]) -> float:

@@ -28,6 +28,7 @@ _KEYS: Mapping[str, type | tuple[type, ...]] = {
     "data_sha256": str,
     "model_sha256": str,
     "preprocessing": dict,
+    "clipped": float,
     "tensors": dict,
 }
 
@@ -53,7 +54,10 @@ class TensorRange:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationTable:
-    """Content of ``calibration.json``."""
+    """Content of ``calibration.json``.
+
+    ``clipped`` is the share of all values on held-out images that the ranges cut off together.
+    """
 
     method: Method
     percentile: float | None
@@ -61,6 +65,7 @@ class CalibrationTable:
     data_sha256: str
     model_sha256: str
     preprocessing: Mapping[str, Any]
+    clipped: float
     tensors: Mapping[str, TensorRange]
 
     def to_json(self) -> dict[str, Any]:
@@ -74,6 +79,7 @@ class CalibrationTable:
             "data_sha256": self.data_sha256,
             "model_sha256": self.model_sha256,
             "preprocessing": dict(self.preprocessing),
+            "clipped": self.clipped,
             "tensors": tensors,
         }
 
@@ -96,6 +102,8 @@ class CalibrationTable:
         for key, kind in _KEYS.items():
             if not isinstance(data[key], kind) or isinstance(data[key], bool):
                 raise _refused(where, key, repr(data[key])[:80], kind)
+        if not 0 <= data["clipped"] <= 1:
+            raise _refused(where, "clipped", data["clipped"], "a share")
         if data["method"] not in METHODS:
             raise _refused(where, "method", data["method"], METHODS)
         values = {key: data[key] for key in _KEYS if key not in ("schema_version", "tensors")}
