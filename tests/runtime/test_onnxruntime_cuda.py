@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
+import os
+import subprocess
+import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +42,7 @@ from tests.runtime.runtime_toys import (
     run,
     write_engines,
 )
+from tests.stubs.cuda_stub import missing_compiler
 
 SPEC = SPECS[3]
 
@@ -379,6 +385,19 @@ def test_one_enqueue_of_a_session_at_a_time(tmp_path, machine):
     first.join()
     second.join()
     assert order == ["second"]
+
+
+def test_over_the_real_device_layer():
+    """The stand-in for the driver runs in a process of its own, which never sees a real one."""
+    missing = missing_compiler()
+    if missing and os.environ.get("PARNET_REQUIRE_STUBS") == "1":
+        pytest.fail(f"needs {missing}, and PARNET_REQUIRE_STUBS=1 forbids to skip", pytrace=False)
+    if missing or importlib.util.find_spec("cuda") is None:
+        pytest.skip(f"needs {missing or 'the package cuda-bindings'}")
+    program = Path(__file__).with_name("ort_cuda_program.py")
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "144 of 144 right, nothing left\n"
 
 
 def test_it_ranks_behind_tensorrt_and_before_the_cpu():
