@@ -7,6 +7,7 @@ and makes every call in it; the caller's context is never changed. Calls release
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any, Protocol, TypeVar
@@ -76,6 +77,7 @@ class CudaDevice:
         self._foreign: dict[int, CudaContext] = {}
         self._made: list[_Closable] = []
         self._enough = _PRUNE_AT
+        self._lock = threading.Lock()
         self._tracer: Tracer | None = None
         self._closed = False
         with ExitStack() as undo:
@@ -211,10 +213,11 @@ class CudaDevice:
 
     def _keep(self, made: _Made) -> _Made:
         """Remember what must be closed before the device; forget what was."""
-        self._made.append(made)
-        if len(self._made) > self._enough:
-            self._made = [kept for kept in self._made if not kept.closed]
-            self._enough = 2 * len(self._made) + _PRUNE_AT
+        with self._lock:
+            self._made.append(made)
+            if len(self._made) > self._enough:
+                self._made = [kept for kept in self._made if not kept.closed]
+                self._enough = 2 * len(self._made) + _PRUNE_AT
         return made
 
 
