@@ -29,6 +29,15 @@ class BackendEntry(NamedTuple):
 
 
 BACKENDS: dict[str, BackendEntry] = {
+    "tensorrt": BackendEntry(
+        "parnet_deploy.runtime.tensorrt:TensorRtBackend", "gpu", rank=0, family="cuda"
+    ),
+    "onnxruntime-cuda": BackendEntry(
+        "parnet_deploy.runtime.onnxruntime_cuda:OnnxRuntimeCudaBackend",
+        "gpu",
+        rank=10,
+        family="cuda",
+    ),
     "onnxruntime": BackendEntry(
         "parnet_deploy.runtime.onnxruntime:OnnxRuntimeBackend", "cpu", rank=20, family="cpu"
     ),
