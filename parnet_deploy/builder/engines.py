@@ -71,7 +71,7 @@ def _build_plan(order: EngineOrder, output: Path) -> dict[str, Any]:
             order.segment, order.spec, order.input_size, max_batch=order.max_batch
         ),
         options=order.options,
-        on_progress=lambda text: order.on_stage(f"{order.segment.name}: {text}"),
+        on_progress=order.on_stage,
     )
 
 

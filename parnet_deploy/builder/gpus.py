@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
 
-from ..errors import DeviceUnavailableError
-from ..runtime.backend import BACKENDS, backend_rank
-from ..runtime.machine import probe_gpus
+from ..errors import BackendError, DeviceUnavailableError
+from ..runtime.backend import backend_rank
+from ..runtime.gpus import probe_gpus, read_gpus
+from ..runtime.plan_fit import check_same_kind
 from .options import BuildOptions
 
 GPU_BACKENDS = ("tensorrt", "onnxruntime-cuda")
@@ -22,7 +22,7 @@ _INSTALL = "Run: pip install 'parnet-deploy[gpu]'."
 def choose_backend(options: BuildOptions) -> BuildOptions:
     """Fill in the backend, and refuse what nothing here can do.
 
-    Without a name it is the best for GPUs if GPUs were asked for or one can be used, else the CPU's.
+    Without a name it is the best for GPUs where one can be used, else the CPU's.
 
     Raises:
         DeviceUnavailableError: With what is missing, and the way that works on this machine.
@@ -37,6 +37,9 @@ def choose_backend(options: BuildOptions) -> BuildOptions:
         if missing:
             raise _unavailable(options, missing)
         check_ordinals(chosen.devices, probe_gpus()[0])
+        if chosen.backend == "tensorrt":
+            facts = {gpu.ordinal: gpu.to_json() for gpu in read_gpus().gpus}
+            check_same_kind({ordinal: facts[ordinal] for ordinal in chosen.devices})
     elif chosen.backend == "onnxruntime" and options.gpus:
         why = probe_gpus()[1] or "the backend onnxruntime runs on the CPU"
         raise _unavailable(options, why)
@@ -59,12 +62,10 @@ def _best(options: BuildOptions) -> str:
 
 
 def what_is_missing(backend: str) -> str:
-    """What a GPU backend lacks here, and the fix, as part of a sentence; empty if nothing."""
+    """What a GPU backend lacks here, and the fix; empty if nothing."""
     count, why = probe_gpus()
     if not count:
         return why
-    if backend not in BACKENDS:
-        return f"this version has no backend {backend};"
     if not _installed("cuda.bindings"):
         return f"{backend} needs the package cuda-bindings, which is not installed. {_INSTALL}"
     if backend == "tensorrt":
@@ -72,16 +73,11 @@ def what_is_missing(backend: str) -> str:
             return f"tensorrt needs the package tensorrt, which is not installed. {_INSTALL}"
         return ""
     if not _installed("onnxruntime"):
-        return (
-            f"{backend} needs the package onnxruntime-gpu, which is not installed. {_INSTALL}"
-        )
-    providers = import_module("onnxruntime").get_available_providers()
-    if "CUDAExecutionProvider" not in providers:
-        return (
-            f"{backend} needs the CUDA provider of onnxruntime-gpu, and the package onnxruntime "
-            "that is installed has none. Run: pip uninstall onnxruntime && "
-            "pip install 'parnet-deploy[gpu]'."
-        )
+        return f"{backend} needs the package onnxruntime-gpu, which is not installed. {_INSTALL}"
+    try:
+        import_module("parnet_deploy.runtime.onnxruntime_cuda").check_provider()
+    except BackendError as error:
+        return f"{backend} cannot be used: {error}"
     return ""
 
 
@@ -98,49 +94,6 @@ def check_ordinals(asked: Sequence[int], count: int) -> None:
             f"--gpus {_text(asked)}: got {_text(absent)}, expected {have}: this machine has "
             f"{count}. A GPU may be named several times: --gpus 0,0,0."
         )
-
-
-def check_one_architecture(devices: Mapping[int, Mapping[str, Any]]) -> None:
-    """Refuse GPUs of different compute capability for TensorRT: one process cannot use both.
-
-    TensorRT compiles parts of an engine for the first GPU of the process and then fails, or worse,
-    on the other.
-
-    Args:
-        devices: Facts of each GPU by its ordinal; ``name`` and ``compute_capability`` count.
-
-    Raises:
-        DeviceUnavailableError: With which GPUs go together.
-
-    Source: github.com/NVIDIA/TensorRT issue 4526 (Myelin: "Compiled assuming that device 0 was").
-    """
-    kinds: dict[str, list[int]] = {}
-    for ordinal, about in sorted(devices.items()):
-        kinds.setdefault(about["compute_capability"], []).append(ordinal)
-    if len(kinds) < 2:
-        return
-    got = ", ".join(
-        f"GPU {ordinal} {about['name']} ({about['compute_capability']})"
-        for ordinal, about in sorted(devices.items())
-    )
-    ways = " or ".join(f"--gpus {_text(ordinals)}" for ordinals in kinds.values())
-    raise DeviceUnavailableError(
-        f"--gpus {_text(sorted(devices))}: got {got}, expected one compute capability: TensorRT "
-        f"cannot use two in one process. Run: parnet-deploy build {ways}; or with --backend "
-        "onnxruntime-cuda."
-    )
-
-
-def read_devices(ordinals: Sequence[int]) -> dict[int, Mapping[str, Any]]:
-    """Facts of GPUs, from the driver.
-
-    Raises:
-        DeviceUnavailableError: There is no such GPU.
-    """
-    describe: Callable[[int], Mapping[str, Any]] = import_module(
-        f"{__package__}.trt_device"
-    ).describe_device
-    return {ordinal: describe(ordinal) for ordinal in sorted(set(ordinals))}
 
 
 def _unavailable(options: BuildOptions, why: str) -> DeviceUnavailableError:
