@@ -20,6 +20,7 @@ BENCHMARKS := startup cpu overhead fusion_forms
 comma := ,
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
+BINDINGS := $(VENV)/tensorrt/.ready
 
 # One thread for each test process, and none that spins while it waits: the machine is shared.
 QUIET := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
@@ -46,13 +47,24 @@ $(READY): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 		-c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
+# TensorRT's Python bindings (1 MB each, no TensorRT and no GPU in them), which tests compare with.
+# 8.6.1 has wheels up to Python 3.11.
+$(BINDINGS): | $(READY)
+	@echo "Installing the bindings of TensorRT 8.6, 10.16 and 11.4 into $(VENV)/tensorrt."
+	@install() { $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps \
+		--upgrade --target "$(VENV)/tensorrt/$$2" "$$1==$$2"; }; \
+		install tensorrt_cu12_bindings 10.16.1.11 && install tensorrt_cu13_bindings 11.4.0.106 \
+		&& { $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))' \
+			|| install tensorrt_bindings 8.6.1; }
+	@touch $@
+
 demo: $(READY) ## A trained network from checkpoint to answers, in about a minute
 	$(BIN)/parnet-deploy demo
 
 test: $(READY) ## Run the tests, but for the slow ones
 	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
 
-test-all: $(READY) ## Run all tests
+test-all: $(READY) $(BINDINGS) ## Run all tests
 	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 lint: $(READY) ## Style, types and layers
@@ -72,6 +84,7 @@ build: $(READY) ## Build the wheel and the source distribution into dist/
 	@ls dist
 	rm -rf build
 
+check: export PARNET_REQUIRE_STUBS := 1
 check: lint test-all build ## Everything that CI runs
 
 bench: $(READY) ## Measure everything in benchmarks/ on ParNet-S (minutes; nothing else may run)

@@ -60,8 +60,8 @@ def refuse_device_memory(opened: Opened, **addresses: int) -> None:
         InputError: An address is of a device.
     """
     for name, address in addresses.items():
-        device, _ = opened.executor.locate(address)
-        if device is not None:
+        device, on_device = opened.executor.locate(address)
+        if on_device:
             raise InputError(
                 f"{name}: got memory of device {device}, expected host memory where no stream is "
                 "given. Pass the stream in which it is used."

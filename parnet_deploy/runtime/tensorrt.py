@@ -192,7 +192,7 @@ class TensorRtBackend:
             devices = open_devices(plan.placement.devices, trace=trace)
             for device in devices.values():
                 undo.callback(device.close)
-            about = {ordinal: device.facts for ordinal, device in devices.items()}
+            about = {ordinal: device.facts() for ordinal, device in devices.items()}
             check_same_kind(about)
             check_engines(plan, trt.__version__, about)
             engines = {}

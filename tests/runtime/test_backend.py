@@ -28,7 +28,7 @@ def test_a_simulation_ranks_last():
 def test_an_unknown_name_is_answered_with_the_names_and_a_guess():
     with pytest.raises(
         BackendError,
-        match=r"got 'onxruntime', expected one of onnxruntime.* Did you mean onnxruntime",
+        match=r"got 'onxruntime', expected one of tensorrt, onnxruntime.* Did you mean onnxruntime",
     ):
         load_backend("onxruntime")
     with pytest.raises(BackendError, match=r"expected one of .*fake\.$"):
