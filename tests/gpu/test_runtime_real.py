@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 
 import pytest
 
-from tests.gpu.runtime_contract import RuntimeContract
+from tests.gpu.runtime_contract import SIZE, SPEC, RuntimeContract
+from tests.toy_deployments import export_toy
 
 pytestmark = [pytest.mark.gpu, pytest.mark.tensorrt]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_toy(tmp_path_factory.mktemp("engines") / "toy", SPEC, SIZE)
 
 
 class TestReal(RuntimeContract):

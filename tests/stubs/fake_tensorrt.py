@@ -22,6 +22,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -95,6 +96,7 @@ def fake_tensorrt(version: str = "10.16", faults: Faults | None = None, **contro
     """A module object with the API of one version."""
     full = VERSIONS[version]
     module: Any = ModuleType("tensorrt")
+    module.__spec__ = ModuleSpec("tensorrt", None)
     module.__version__ = full
     module._control = Control(version=full, faults=faults or Faults(), **control)
     major = module._control.major
@@ -737,7 +739,10 @@ class IExecutionContext:
             if problem or control.faults.enqueue_fails:
                 return self._refuse(problem or "enqueue failed: an injected fault")
             work = self._work(dict(self._addresses), {**self._static(), **self._shapes})
-            control.launch(stream_handle, work, [*self._addresses.values(), *self._memory])
+            try:
+                control.launch(stream_handle, work, [*self._addresses.values(), *self._memory])
+            except RuntimeError as error:  # the driver refuses: the real one returns False too
+                return self._refuse(str(error))
         finally:
             self._host.release()
         return True
