@@ -14,12 +14,13 @@ from tests.stubs.cuda_stub import missing_compiler, stub_is_loaded
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.name for path in (ROOT / "tests" / "runtime_gpu").glob("test_*.py"))
 
+PLAIN = ("-p", "no:xdist", "-p", "no:cacheprovider")
+
 
 def pytest_in_own_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
-        + list(arguments),
+        [sys.executable, "-m", "pytest", "-q", *PLAIN, *arguments],
         cwd=ROOT,
         env={**clean, **environment},
         capture_output=True,

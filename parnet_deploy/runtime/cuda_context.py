@@ -86,7 +86,10 @@ class CudaContext:
 
     def free(self, function: Function, *arguments: Any) -> None:
         """Make a call that frees something. On a lost device it may answer what it likes."""
-        status = self._call_from_elsewhere(function, arguments)[0]
+        try:
+            status = self._call_from_elsewhere(function, arguments)[0]
+        except BackendError:  # it cannot be made current; graphs are freed without it
+            status = function(*arguments)[0]
         if status:
             error = self.failed(function.__name__, status)
             if self.health.lost is None:
@@ -129,12 +132,13 @@ class CudaGuard:
 
     def __enter__(self) -> None:
         context = self._context
-        self._before = current_handle()
-        if self._before != context.handle:
+        status, current = _current()
+        before = -1 if status else int(current or 0)  # not known: push, and pop again
+        if before != context.handle:
             status = driver.cuCtxPushCurrent(context.raw)[0]
             if status:
-                self._before = context.handle
                 raise context.failed("cuCtxPushCurrent", status)
+            self._before = before
 
     def __exit__(self, *error: object) -> None:
         if self._before != self._context.handle:
@@ -152,8 +156,3 @@ class ClosedContext:
     def call(self, function: Function, *arguments: Any) -> Any:
         """Refuse."""
         raise BackendError(f"{self._what} of device {self.ordinal}: it is closed. Make a new one.")
-
-
-def current_handle() -> int:
-    """The context that is current in this thread; 0 if none is."""
-    return int(ask(_current) or 0)
