@@ -154,7 +154,7 @@ class TestMemory:
         device.allocate(600)
         with pytest.raises(
             OutOfMemoryError,
-            match="device 0 memory: got no 500 bytes, 400 of 1000 are left. Lower the batch",
+            match=r"device 0 memory: got no 500 bytes, 400 of 1000 are left\. Lower the batch",
         ):
             device.allocate(500)
         device.allocate(400)
@@ -295,7 +295,7 @@ class TestBorrowed:
             one.borrow_stream(0)
 
     def test_a_handle_that_is_no_stream(self, device):
-        with pytest.raises(BackendError, match="cuStreamGetCtx on device 0.*INVALID_HANDLE"):
+        with pytest.raises(BackendError, match=r"cuStreamGetCtx on device 0.*INVALID_HANDLE"):
             device.borrow_stream(0x12345)
 
 
@@ -363,7 +363,7 @@ class TestContext:
     def test_a_failed_push_is_an_error_and_pops_nothing(self, cuda, device):
         context = foreign_context(0)
         cuda.fail("cuCtxPushCurrent", 201)
-        with pytest.raises(BackendError, match="cuCtxPushCurrent on device 0.*INVALID_CONTEXT"):
+        with pytest.raises(BackendError, match=r"cuCtxPushCurrent on device 0.*INVALID_CONTEXT"):
             device.create_event()
         assert int(ok(driver.cuCtxGetCurrent())) == int(context)
         ok(driver.cuCtxDestroy(context))

@@ -117,7 +117,7 @@ def test_pointers(cuda):
 
 def test_an_answer_that_the_bindings_do_not_know(cuda):
     cuda.fail("cuDeviceGetCount", 4242)
-    with pytest.raises(BackendError, match="does not know .*4242.*pip install --upgrade"):
+    with pytest.raises(BackendError, match=r"does not know .*4242.*pip install --upgrade"):
         ask(driver.cuDeviceGetCount)
 
 

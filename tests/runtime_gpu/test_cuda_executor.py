@@ -197,7 +197,7 @@ def test_a_lost_device_is_refused_for_good_and_frees_everything(cuda):
 
 
 @pytest.mark.parametrize("devices", [(0,), (0, 1)])
-@pytest.mark.parametrize("code", [2, 400, 700])
+@pytest.mark.parametrize("code", [2, 700])
 def test_whichever_call_fails_everything_is_freed(cuda, devices, code):
     """Each driver call in turn, from open to close; those that free are left out."""
     placement, x = streams(SPEC, devices), images(SPEC)
