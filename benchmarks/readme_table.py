@@ -37,7 +37,7 @@ def render() -> str:
         f"{environment['cores_usable']} cores of {environment['cpu']}, "
         f"ONNX Runtime {environment['packages']['onnxruntime']}, PyTorch "
         f"{environment['packages']['torch']}; medians of one alternated run, spinning off. A ratio "
-        "is the median of the paired ratios with its 95 % interval.",
+        "is the median of the paired ratios with its 95 % interval." + _gpu_conditions(),
         "",
         "| network | eager PyTorch | ONNX Runtime, unfused export | parnet_deploy | of PyTorch "
         "| of the unfused export | TensorRT, 1 GPU | TensorRT, 3 GPUs |",
@@ -49,14 +49,14 @@ def render() -> str:
 
 def _row(name: str, data: dict[str, Any] | None) -> str:
     if data is None:
-        return f"| {name} |" + f" {NOT_YET} |" * 7
+        return f"| {name} |" + f" {NOT_YET} |" * 5 + " " + " | ".join(_gpu_cells(name)) + " |"
     arms = {arm["name"]: arm for arm in data["arms"]}
     ratios = {ratio["base"]: ratio for ratio in data["ratios"]}
     cells = [f"{arms[arm]['p50_ms']:.1f} ms" for arm in ("torch", "onnxruntime-unfused", "runtime")]
     for base in ("torch", "onnxruntime-unfused"):
         ratio = ratios[base]
         cells.append(f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})")
-    return f"| {name} | " + " | ".join([*cells, NOT_YET, NOT_YET]) + " |"
+    return f"| {name} | " + " | ".join([*cells, *_gpu_cells(name)]) + " |"
 
 
 def _load(name: str) -> dict[str, Any] | None:
@@ -65,6 +65,42 @@ def _load(name: str) -> dict[str, Any] | None:
         return None
     data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return data
+
+
+def _gpu_cells(name: str) -> list[str]:
+    """The fastest float32 arm of TensorRT on one GPU and on three, host to host."""
+    data = _load_gpu(name)
+    arms = [] if data is None else [arm for arm in data["arms"] if _is_tensorrt(arm)]
+    cells = []
+    for gpus in (1, 3):
+        times = [arm["p50_ms"] for arm in arms if _gpus(arm["name"]) == gpus]
+        cells.append(f"{min(times):.3f} ms" if times else NOT_YET)
+    return cells
+
+
+def _is_tensorrt(arm: dict[str, Any]) -> bool:
+    return arm["name"].startswith("tensorrt") and arm["precision"] == "fp32" and "failed" not in arm
+
+
+def _gpus(arm: str) -> int:
+    """``tensorrt, streams, 3 GPUs`` -> 3; the one engine, which names none, runs on one."""
+    words = arm.split()
+    return int(words[-2]) if words[-1].startswith("GPU") else 1
+
+
+def _gpu_conditions() -> str:
+    found = (_load_gpu(name) for name in VARIANTS)
+    devices = sorted({data["conditions"]["device"] for data in found if data is not None})
+    if not devices:
+        return ""
+    return f" TensorRT: float32 without TF32, host to host, on {', '.join(devices)}."
+
+
+def _load_gpu(name: str) -> dict[str, Any] | None:
+    """The newest run on a GPU; a rehearsal on the CPU is none."""
+    found = [json.loads(path.read_text("utf-8")) for path in RESULTS.glob(f"gpu-{name}-*.json")]
+    found = [data for data in found if data["conditions"]["device"] != "cpu"]
+    return max(found, key=lambda data: data["made_at"], default=None)
 
 
 if __name__ == "__main__":

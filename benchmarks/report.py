@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -34,22 +34,16 @@ def write_results(
     A ratio says how long ``ours`` takes in units of the arm: 0.4 beside torch means 0.4 of torch.
     """
     ratios = {arm: compare_latency(latencies[ours], latencies[arm]) for arm in latencies}
-    document = {
-        "benchmark": name,
-        "schema": 1,
-        "made_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "git": git_state(),
-        "environment": {"before": dict(environment), "after": describe_machine()},
-        "conditions": dict(conditions),
-        "arms": [
+    save(
+        name,
+        arms=[
             {"error_of_largest_logit": errors[arm], **latency.to_json()}
             for arm, latency in latencies.items()
         ],
-        "ratios": [{"arm": ours, "base": arm, **r.to_json()} for arm, r in ratios.items()],
-    }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        ratios=[{"arm": ours, "base": arm, **r.to_json()} for arm, r in ratios.items()],
+        conditions=conditions,
+        environment=environment,
+    )
     stated = ", ".join(f"{key} {value}" for key, value in conditions.items())
     table = Table(title=f"{name}: {stated}")
     for column in ("arm", "p50 ms", "p90 ms", "p99 ms", f"{ours} / arm", "95 %", "error"):
@@ -60,6 +54,34 @@ def write_results(
         interval = f"{ratio.low:.3f}-{ratio.high:.3f}"
         table.add_row(arm, *quantiles, f"{ratio.median:.3f}", interval, f"{errors[arm]:.1e}")
     Console(width=100).print(table)
+
+
+def save(
+    name: str,
+    *,
+    arms: Sequence[Mapping[str, Any]],
+    ratios: Sequence[Mapping[str, Any]],
+    conditions: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    folder: Path | None = None,
+    **more: Any,
+) -> Path:
+    """Write ``<folder>/<name>.json``, by default to ``RESULTS``; ``more`` are further keys."""
+    document = {
+        "benchmark": name,
+        "schema": 1,
+        "made_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "git": git_state(),
+        "environment": {"before": dict(environment), "after": describe_machine()},
+        "conditions": dict(conditions),
+        **more,
+        "arms": list(arms),
+        "ratios": list(ratios),
+    }
+    path = (folder or RESULTS) / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return path
 
 
 def git_state() -> dict[str, Any]:

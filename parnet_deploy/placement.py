@@ -7,7 +7,8 @@ device run one after the other in the order of the placement; different lanes ru
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import count
 from typing import Any
 
 from .errors import SpecError
@@ -117,9 +118,13 @@ def _flag(value: Any) -> bool:
 def check_placement(placement: Placement, spec: ModelSpec) -> None:
     """Refuse a placement that would not compute the network.
 
+    A part may be in several segments (a stem that is computed anew instead of copied), but a tensor
+    is published by one segment only.
+
     Raises:
         SpecError: A part is missing or unknown, a tensor has no producer or two, a segment comes
-            before one that it reads from, or its inputs and outputs are not those of its parts.
+            before one that it reads from, its inputs and outputs are not those of its parts, or it
+            computes a part from which none of its outputs follows.
     """
     parts = {part.name: part for part in spec.parts}
     where = f"placement {placement.name}"
@@ -151,6 +156,23 @@ def check_placement(placement: Placement, spec: ModelSpec) -> None:
         raise SpecError(f"{where}: parts {sorted(set(parts) - covered)} are in no segment.")
     if LOGITS not in known:
         raise SpecError(f"{where}: no segment writes the {LOGITS}.")
+    for segment in placement.segments:
+        idle = sorted(set(segment.parts) - _contributing(segment, spec))
+        if idle:
+            raise SpecError(
+                f"{where}, segment {segment.name}: got parts {idle} that none of its outputs "
+                f"{segment.outputs} needs, expected them in another segment only."
+            )
+
+
+def _contributing(segment: Segment, spec: ModelSpec) -> set[str]:
+    """The parts of a segment from which its outputs follow."""
+    wanted, found = set(segment.outputs), set[str]()
+    for part in reversed(spec.parts):
+        if part.name in segment.parts and part.output in wanted:
+            found.add(part.name)
+            wanted |= set(part.inputs)
+    return found
 
 
 def _refuse_repeated(where: str, what: str, names: Sequence[str]) -> None:
@@ -186,6 +208,54 @@ def streams(spec: ModelSpec, devices: Sequence[int] = (0,)) -> Placement:
         segments.append(_segment(spec, f"fusion{i}", [f"fusion{i}"], device=here, lane=i + 1))
     segments.append(_segment(spec, "head", ["head"], device=main, wide=True))
     return Placement(name="streams", segments=tuple(segments))
+
+
+def recompute(spec: ModelSpec, devices: Sequence[int] = (0,)) -> Placement:
+    """An engine per stream that reads the image and computes the stems it needs by itself.
+
+    Stream i runs on ``devices[i % len(devices)]`` in a lane of its own; no stem's output crosses.
+    The head runs behind the engine with most arithmetic, in lane 0. A fusion runs behind its own
+    stream: it can start there as soon as both of its inputs exist, and delays nobody else.
+
+    Source: the authors' script for three GPUs, imankgoyal/NonDeepNetworks
+    ``imagenet/timm/models/simplenet.py`` at 777b286.
+    """
+    macs = spec.macs(spec.size_multiple, spec.size_multiple)
+    chains = [[*(f"stem{k}" for k in range(i + 1)), f"stream{i}"] for i in range(spec.streams)]
+    longest = max(range(spec.streams), key=lambda i: (sum(macs[name] for name in chains[i]), i))
+    here = [devices[i % len(devices)] for i in range(spec.streams)]
+    lanes = [0 if i == longest else i + 1 for i in range(spec.streams)]
+    segments = []
+    for i, chain in enumerate(chains):
+        parts = [*chain, "fusion0"] if i == 0 else chain
+        segment = _segment(spec, f"stream{i}", parts, device=here[i], lane=lanes[i])
+        segments.append(replace(segment, outputs=("d0",) if i == 0 else (f"y{i}",)))
+    for i in range(1, spec.streams - 1):
+        name = f"fusion{i}"
+        segments.append(_segment(spec, name, [name], device=here[i], lane=lanes[i]))
+    segments.append(_segment(spec, "head", ["head"], device=here[longest], wide=True))
+    return Placement(name="recompute", segments=tuple(segments))
+
+
+def remap(placement: Placement, targets: Mapping[int, int]) -> Placement:
+    """The same segments on other devices; lanes that were apart stay apart.
+
+    Args:
+        placement: What to move.
+        targets: Old device -> new one; devices that are not named stay.
+    """
+    lanes: dict[tuple[int, int], tuple[int, int]] = {}
+    homes = [(segment.device, segment.lane) for segment in placement.segments]
+    for device, lane in sorted(set(homes), key=lambda home: (home[0] in targets, home)):
+        there = targets.get(device, device)
+        taken = {used for target, used in lanes.values() if target == there}
+        free = lane if lane not in taken else next(n for n in count() if n not in taken)
+        lanes[device, lane] = (there, free)
+    moved = []
+    for segment, home in zip(placement.segments, homes, strict=True):
+        device, lane = lanes[home]
+        moved.append(replace(segment, device=device, lane=lane))
+    return replace(placement, segments=tuple(moved))
 
 
 def _segment(

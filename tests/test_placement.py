@@ -12,8 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parnet_deploy.errors import SpecError
-from parnet_deploy.placement import Placement, Segment, check_placement, one, streams
-from parnet_deploy.spec import IMAGE, LOGITS, ModelSpec
+from parnet_deploy.placement import (
+    Placement,
+    Segment,
+    check_placement,
+    one,
+    recompute,
+    remap,
+    streams,
+)
+from parnet_deploy.spec import IMAGE, LOGITS, RELEASED, ModelSpec
 from tests.networks import SPEC, SPECS
 
 
@@ -70,8 +78,141 @@ def test_one_reads_the_image_and_writes_the_logits(count: int) -> None:
 
 @pytest.mark.parametrize("name", SPECS)
 def test_json_round_trip(name: str) -> None:
-    for placement in (one(SPECS[name], 2), streams(SPECS[name], (0, 1, 2))):
+    makers = (streams, recompute)
+    for placement in (one(SPECS[name], 2), *(make(SPECS[name], (0, 1, 2)) for make in makers)):
         assert Placement.from_json(json.loads(json.dumps(placement.to_json()))) == placement
+
+
+@given(count=st.integers(2, 6), devices=st.lists(st.integers(0, 3), min_size=1, max_size=5))
+def test_recompute_gives_each_stream_its_stems_device_and_lane(
+    count: int, devices: list[int]
+) -> None:
+    spec = network(count)
+    placement = recompute(spec, devices)
+    check_placement(placement, spec)
+    segments = {segment.name: segment for segment in placement.segments}
+    for i in range(count):
+        segment = segments[f"stream{i}"]
+        stems = [name for name in segment.parts if name.startswith("stem")]
+        assert stems == [f"stem{k}" for k in range(i + 1)]
+        assert segment.inputs == (IMAGE,)
+        assert segment.device == devices[i % len(devices)]
+    lanes = [segments[f"stream{i}"].lane for i in range(count)]
+    assert len(set(lanes)) == count  # so that any number of them may share a device
+    assert not [name for name, _, _ in placement.crossings if name.startswith("x")]
+
+
+def test_the_head_follows_the_engine_with_most_arithmetic() -> None:
+    placement = recompute(RELEASED["parnet-s"], (3, 4, 5))
+    homes = {segment.name: (segment.device, segment.lane) for segment in placement.segments}
+    assert homes["head"] == homes["stream2"] == (5, 0)
+    assert homes["fusion1"] == homes["stream1"] == (4, 2)
+    first = dataclasses.replace(RELEASED["parnet-s"], num_blocks=(12, 2, 2, 1))
+    homes = {s.name: (s.device, s.lane) for s in recompute(first, (3, 4, 5)).segments}
+    assert homes["head"] == homes["stream0"] == (3, 0)
+
+
+class TestRemap:
+    def test_nothing_changes_without_a_mapping(self) -> None:
+        assert remap(GOOD, {}) == GOOD
+
+    @given(
+        count=st.integers(2, 5),
+        devices=st.lists(st.integers(0, 3), min_size=1, max_size=5),
+        targets=st.lists(st.integers(0, 5), min_size=4, max_size=4),
+        anew=st.booleans(),
+    )
+    def test_lanes_stay_apart_and_the_network_stays_the_same(
+        self, count: int, devices: list[int], targets: list[int], anew: bool
+    ) -> None:
+        spec = network(count)
+        placement = (recompute if anew else streams)(spec, devices)
+        mapping = {old: targets[old] for old in placement.devices}
+        moved = remap(placement, mapping)
+        check_placement(moved, spec)
+        pairs = list(zip(placement.segments, moved.segments, strict=True))
+        for old, new in pairs:
+            assert new.device == mapping[old.device]
+            assert dataclasses.replace(new, device=old.device, lane=old.lane) == old
+        before = {(old.device, old.lane) for old, _ in pairs}
+        assert len({(new.device, new.lane) for _, new in pairs}) == len(before)
+        homes = {((o.device, o.lane), (n.device, n.lane)) for o, n in pairs}
+        assert len(homes) == len(before)  # a lane is moved as a whole
+
+    def test_a_lost_device_gives_its_lanes_to_one_that_keeps_its_own(self) -> None:
+        moved = remap(streams(SPEC, (0, 1, 2)), {0: 2, 1: 2})
+        homes = {s.name: (s.device, s.lane) for s in moved.segments}
+        assert moved.devices == (2,)
+        assert homes["head"] == (2, 0)
+        assert len({homes["stream0"], homes["stream1"], homes["stream2"]}) == 3
+
+    def test_back_and_forth(self) -> None:
+        assert remap(remap(GOOD, {0: 4}), {4: 0}) == GOOD
+
+
+def computes(placement: Placement, spec: ModelSpec) -> bool:
+    """An independent look: carry out the segments on names, with nothing but what they declare."""
+    parts = {part.name: part for part in spec.parts}
+    there = {IMAGE}
+    for segment in placement.segments:
+        inside, todo, useful = set(segment.inputs), set(segment.parts), set[str]()
+        if not todo or not todo <= set(parts) or not set(segment.inputs) <= there:
+            return False
+        while ready := [name for name in todo if set(parts[name].inputs) <= inside]:
+            todo -= set(ready)
+            inside |= {parts[name].output for name in ready}
+        made = {parts[name].output for name in segment.parts}
+        if todo or not set(segment.outputs) <= made or set(segment.outputs) & there:
+            return False
+        useful = set(segment.outputs)
+        for name in [part.name for part in reversed(spec.parts) if part.name in segment.parts]:
+            if parts[name].output not in useful:
+                return False
+            useful |= set(parts[name].inputs)
+        if set(segment.inputs) - useful or set(segment.inputs) & made:
+            return False
+        there |= set(segment.outputs)
+    covered = {name for segment in placement.segments for name in segment.parts}
+    return LOGITS in there and covered == set(parts)
+
+
+NAMES = [part.name for part in SPEC.parts]
+TENSORS = [IMAGE, *(part.output for part in SPEC.parts)]
+
+
+@given(
+    anew=st.booleans(),
+    edits=st.lists(
+        st.tuples(
+            st.sampled_from(["parts", "inputs", "outputs", "swap", "drop"]),
+            st.integers(0, 9),
+            st.integers(0, 9),
+        ),
+        max_size=3,
+    ),
+)
+def test_exactly_the_placements_that_compute_the_network_are_accepted(
+    anew: bool, edits: list[tuple[str, int, int]]
+) -> None:
+    segments = list((recompute if anew else streams)(SPEC, (0, 1)).segments)
+    for what, at, choice in edits:
+        i, j = at % len(segments), choice % len(segments)
+        if what == "swap":
+            segments[i], segments[j] = segments[j], segments[i]
+        elif what == "drop" and len(segments) > 1:
+            del segments[i]
+        elif what in ("parts", "inputs", "outputs"):
+            pool = NAMES if what == "parts" else TENSORS
+            values = getattr(segments[i], what)
+            name = pool[choice % len(pool)]
+            values = tuple(v for v in values if v != name) if name in values else (*values, name)
+            segments[i] = dataclasses.replace(segments[i], **{what: values})
+    placement = Placement(name="edited", segments=tuple(segments))
+    if computes(placement, SPEC):
+        check_placement(placement, SPEC)
+    else:
+        with pytest.raises(SpecError):
+            check_placement(placement, SPEC)
 
 
 GOOD = streams(SPEC)
@@ -151,6 +292,10 @@ WRONG: dict[str, tuple[Callable[[], Placement], str]] = {
     "output twice": (
         lambda: altered("head", outputs=("logits", "logits")),
         "segment head: got outputs ('logits', 'logits'), expected each only once.",
+    ),
+    "a part for nothing": (
+        lambda: altered("head", parts=("stem0", "head"), inputs=("d1", "image", "y2")),
+        "segment head: got parts ['stem0'] that none of its outputs ('logits',) needs",
     ),
     "a circle inside": (
         lambda: Placement(

@@ -14,7 +14,6 @@ from ..placement import Segment
 from ..plan import Plan
 from ..runtime.backend import LoadedPlan, load_backend
 from ..runtime.device import Tensor
-from ..runtime.onnxruntime import run_once
 from ..runtime.session import Runtime
 from ..spec import IMAGE, ModelSpec
 
@@ -22,15 +21,34 @@ Arrays = dict[str, NDArray[np.float32]]
 
 
 def part_values(deployment: Deployment, image: NDArray[np.float32]) -> Arrays:
-    """Every tensor between parts, by the part graphs on ONNX Runtime.
+    """Every tensor between parts, by the part graphs on the CPU.
 
     The export proved these graphs against PyTorch; they are the float32 reference of engines.
     """
     values = {IMAGE: image}
     for part in deployment.spec.parts:
         graph = deployment.read_bytes(f"onnx/{part.name}.onnx")
-        values |= run_once(graph, {name: values[name] for name in part.inputs})
+        values |= run_graph(graph, {name: values[name] for name in part.inputs})
     return values
+
+
+def run_graph(model: bytes, feeds: Arrays) -> Arrays:
+    """Every output of an ONNX model by its name, from ONNX Runtime.
+
+    A machine with TensorRT need not have ONNX Runtime: there ONNX's own reference evaluator does
+    it, in numpy, slowly.
+    """
+    try:
+        from ..runtime.onnxruntime import run_once
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "onnxruntime":
+            raise
+        from onnx.reference import ReferenceEvaluator
+
+        evaluator = ReferenceEvaluator(model)
+        names = [str(name) for name in evaluator.output_names]
+        return dict(zip(names, evaluator.run(names, dict(feeds)), strict=True))
+    return run_once(model, feeds)
 
 
 def verify_engines(

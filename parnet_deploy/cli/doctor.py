@@ -12,7 +12,7 @@ from . import render
 from .options import Common, verb
 
 if TYPE_CHECKING:
-    from ..runtime.doctor import Finding
+    from ..runtime.finding import Finding
 
 _EPILOG = """\b
 Example:

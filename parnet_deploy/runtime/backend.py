@@ -16,18 +16,32 @@ from .device import Device, Engine
 
 
 class BackendEntry(NamedTuple):
-    """Where a backend is, the extra that installs what it needs, and its rank (0 is best)."""
+    """Where a backend is, the extra that installs what it needs, and its rank (0 is best).
+
+    ``family`` tells whose devices its ordinals number: a GPU that one backend has lost is lost to
+    every other of the family.
+    """
 
     where: str
     extra: str
     rank: int
+    family: str
 
 
 BACKENDS: dict[str, BackendEntry] = {
-    "onnxruntime": BackendEntry(
-        "parnet_deploy.runtime.onnxruntime:OnnxRuntimeBackend", "cpu", rank=20
+    "tensorrt": BackendEntry(
+        "parnet_deploy.runtime.tensorrt:TensorRtBackend", "gpu", rank=0, family="cuda"
     ),
-    "fake": BackendEntry("parnet_deploy.runtime.fake:FakeBackend", "cpu", rank=90),
+    "onnxruntime-cuda": BackendEntry(
+        "parnet_deploy.runtime.onnxruntime_cuda:OnnxRuntimeCudaBackend",
+        "gpu",
+        rank=10,
+        family="cuda",
+    ),
+    "onnxruntime": BackendEntry(
+        "parnet_deploy.runtime.onnxruntime:OnnxRuntimeBackend", "cpu", rank=20, family="cpu"
+    ),
+    "fake": BackendEntry("parnet_deploy.runtime.fake:FakeBackend", "cpu", rank=90, family="fake"),
 }
 
 
@@ -101,6 +115,15 @@ def backend_rank(name: str) -> int:
         BackendError: There is no backend of this name.
     """
     return _entry(name).rank
+
+
+def device_family(name: str) -> str:
+    """Whose devices the ordinals of a backend number.
+
+    Raises:
+        BackendError: There is no backend of this name.
+    """
+    return _entry(name).family
 
 
 def import_for(module: str, extra: str) -> Any:

@@ -207,6 +207,9 @@ class Device(Protocol):
             thing, or refused this work): the caller then runs ``work`` each time.
         """
 
+    def locate(self, address: int) -> tuple[int | None, bool]:
+        """Whose memory is at an address: (ordinal or None, whether it is memory of a device)."""
+
     def timeline(self) -> tuple[TimelineEntry, ...]:
         """The operations finished lately, oldest first; empty where the device records none."""
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..errors import ParnetDeployError
-from .backend import BACKENDS, load_backend
-from .machine import describe_machine, probe_gpus
-
-Status = Literal["ok", "absent", "missing", "warning"]
+from .backend import BACKENDS, import_for, load_backend
+from .doctor_gpu import examine_gpus
+from .finding import Finding
+from .gpus import GpuReport, read_gpus
+from .machine import describe_machine
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "": ("numpy", "click", "rich"),
@@ -24,27 +24,15 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 }
 """Packages by the extra that installs them; "" is what is always there."""
 
+_CHECKS = {
+    "tensorrt": ("parnet_deploy.runtime._trt_compat", "load_tensorrt"),
+    "onnxruntime-cuda": ("parnet_deploy.runtime.ort_cuda_session", "check_provider"),
+}
+"""Backends that can be imported and still be of no use: (module, function that says why)."""
+
 _LEAST_FREE_MIB = 2048  # a large ParNet with three plans and their reports
 _FOR = {"": "everything", "cpu": "run, bench, verify", "export": "fuse, export, build"}
 _FOR["images"] = "run, demo"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that was looked at; ``fix`` is what to do where it is not ok.
-
-    "absent" is what nothing here needs, "missing" what some verb needs.
-    """
-
-    group: str
-    name: str
-    status: Status
-    detail: str
-    fix: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
 
 
 def examine(engines: Path) -> Iterator[Finding]:
@@ -62,8 +50,9 @@ def examine(engines: Path) -> Iterator[Finding]:
     )
     for extra, packages in EXTRAS.items():
         yield from (_package(extra, name) for name in packages)
-    yield from _backends()
-    yield _gpu()
+    gpus = read_gpus()
+    yield from _backends(gpus)
+    yield from examine_gpus(gpus)
     yield _instructions(machine)
     yield _cores(machine)
     yield _memory(machine)
@@ -85,10 +74,22 @@ def _package(extra: str, name: str) -> Finding:
         )
 
 
-def _backends() -> Iterator[Finding]:
+def _backends(gpus: GpuReport) -> Iterator[Finding]:
     for name in sorted(BACKENDS, key=lambda name: BACKENDS[name].rank):
+        if BACKENDS[name].extra == "gpu" and not gpus.gpus:
+            yield Finding(
+                group="backends",
+                name=name,
+                status="absent",
+                detail="for NVIDIA GPUs, of which there are none",
+                fix="none needed without a GPU",
+            )
+            continue
         try:
             load_backend(name)
+            if name in _CHECKS:
+                module, check = _CHECKS[name]
+                getattr(import_for(module, BACKENDS[name].extra), check)()
         except ParnetDeployError as error:
             yield Finding(
                 group="backends",
@@ -103,26 +104,6 @@ def _backends() -> Iterator[Finding]:
             providers = import_module("onnxruntime").get_available_providers()
             detail = f"ready; providers: {', '.join(_short(p) for p in providers)}"
         yield Finding(group="backends", name=name, status="ok", detail=detail)
-
-
-def _gpu() -> Finding:
-    count, why = probe_gpus()
-    if count:
-        return Finding(
-            group="hardware",
-            name="gpu",
-            status="warning",
-            detail=f"{count} NVIDIA GPU(s), which this version has no backend for",
-            fix="none needed: the CPU backend works; build --gpus 0,1,2 --backend fake simulates",
-        )
-    return Finding(
-        group="hardware",
-        name="gpu",
-        status="absent",
-        detail=why,
-        fix="none needed: the CPU backend works. With a GPU: install NVIDIA's driver, and in a "
-        "container start it with --gpus all",
-    )
 
 
 def _instructions(machine: dict[str, Any]) -> Finding:

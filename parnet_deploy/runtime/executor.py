@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from queue import SimpleQueue
 from typing import Any
 
 from ..errors import BackendError, DeviceLostError, InputError, SpecError
 from ..input_size import InputSize
 from ..placement import Placement, check_placement
-from ..spec import ModelSpec
-from .device import Device, Engine, TimelineEntry
+from ..spec import LOGITS, ModelSpec
+from .device import Buffer, Device, Engine, TimelineEntry
 from .inputs import check_count, check_stream
 from .program import Program, compile_program
 from .slot import Shape, Slot
@@ -58,12 +58,13 @@ class Executor:
         self.program = program or compile_program(placement, spec, direct)
         self._spec, self._size, self._max_batch = spec, input_size, max_batch
         self._devices = {ordinal: devices[ordinal] for ordinal in placement.devices}
+        self._home = self._devices[self.program.main.device]
         self._free: SimpleQueue[Slot | None] = SimpleQueue()
         self._slots: list[Slot] = []
-        self._home: list[Slot | None] = []  # the slots that close has got back
+        self._returned: list[Slot | None] = []  # the slots that close has got back
         self._closing = threading.RLock()
         self._closed = False
-        self._lost: str | None = None
+        self._lost: DeviceLostError | None = None
         try:
             for index in range(slots):
                 slot = Slot(
@@ -100,12 +101,27 @@ class Executor:
         """
         self._call(Slot.run, shape, (image, logits, shape))
 
+    def run_on(self, image: int, logits: int, shape: Shape, stream: int) -> None:
+        """The same with an image that is in memory of the backend, behind the work of a stream.
+
+        Args:
+            image: Device address, valid until this returns.
+            logits: As in ``run``: on the host, written only if all went well.
+            shape: As in ``run``.
+            stream: Raw handle of the stream in which the image is made.
+
+        Raises:
+            DeviceUnavailableError: The backend has no streams of others.
+        """
+        self._call(Slot.run_on, shape, (image, logits, shape, check_stream(stream)))
+
     def launch(self, image: int, logits: int, shape: Shape, stream: int) -> None:
         """Enqueue the same behind the work of the caller's stream, and return without waiting.
 
         Both addresses are the backend's (device or pinned host memory) and must stay valid until
-        the stream gets there. A failure surfaces when the stream is synchronised, or at the
-        next call.
+        the stream gets there. On one device with a graph everything runs in the caller's stream
+        itself. A failure surfaces when the stream is synchronised, or at the next call. The first
+        call with a shape prepares it, which waits for the device.
 
         Args:
             image: As in ``run``.
@@ -118,6 +134,33 @@ class Executor:
             InputError: The handle is not an integer of 64 bits.
         """
         self._call(Slot.launch, shape, (image, logits, shape, check_stream(stream)))
+
+    def locate(self, address: int) -> tuple[int | None, bool]:
+        """Whose memory is at an address; see ``device.Device``."""
+        return self._home.locate(address)
+
+    def allocate_logits(self) -> Buffer:
+        """New memory for the logits of the largest batch, on the device that computes them.
+
+        Owns: the caller frees it.
+        """
+        (classes,) = self._spec.tensors[LOGITS].shape(*self._size.high)
+        return self._home.allocate(4 * self._max_batch * classes)
+
+    def order(self, stream: int, later: int) -> None:
+        """Let the work that is enqueued next in one stream wait for another's so far.
+
+        Args:
+            stream: Raw handle of the stream to wait for, on the device that computes the logits.
+            later: Raw handle of the stream that waits.
+        """
+        with ExitStack() as borrowed:
+            streams = [self._home.borrow_stream(handle) for handle in (stream, later)]
+            event = self._home.create_event()
+            for handle in (*streams, event):
+                borrowed.callback(handle.close)
+            streams[0].record(event)
+            streams[1].wait(event)
 
     def check(self, shape: Shape) -> None:
         """Refuse a batch or image size for which the buffers were not made.
@@ -155,6 +198,7 @@ class Executor:
         return {
             "slots": len(self._slots),
             "mode": self._slots[0].mode,
+            "mode_reason": self._slots[0].why_not,
             "main": {"device": self.program.main.device, "lane": self.program.main.lane},
             "lanes": [{"device": lane.device, "lane": lane.lane} for lane in self.program.lanes],
             "steps": [str(step) for step in self.program.steps],
@@ -170,8 +214,10 @@ class Executor:
         """
         self._closed = True
         with self._closing:
-            while len(self._home) < len(self._slots):
-                self._home.extend(map(self._free.get, _ONCE))  # comes back when its call is done
+            while len(self._returned) < len(self._slots):
+                self._returned.extend(
+                    map(self._free.get, _ONCE)
+                )  # comes back when its call is done
             self._free_slots()
             if self._free.empty():
                 self._free.put(None)  # whoever still waits for a slot learns that there is none
@@ -193,7 +239,7 @@ class Executor:
             finally:
                 self._give_back(mine)
         except DeviceLostError as error:
-            self._lost = str(error)
+            self._lost = error
             raise
         finally:
             if mine:
@@ -203,7 +249,7 @@ class Executor:
         if slot is None or self._closed:
             raise BackendError("executor: it is closed. Open it again.")
         if self._lost is not None:
-            raise DeviceLostError(self._lost)
+            raise DeviceLostError(str(self._lost), self._lost.device)
         return slot
 
     def _give_back(self, mine: list[Slot | None]) -> None:

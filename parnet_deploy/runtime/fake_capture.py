@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from ..errors import ExecutionError
+from .simulator import Queue
 
-if TYPE_CHECKING:
-    from .fake_device import FakeStream
+Call = Callable[[Any], None]
+"""What was enqueued on a stream, to be enqueued again on this one."""
 
-Call = Callable[["FakeStream"], None]
-"""What was enqueued, to be enqueued again on this stream."""
+
+class QueueOwner(Protocol):
+    """A simulated stream."""
+
+    queue: Queue
 
 
 class FakeGraph:
@@ -22,16 +26,16 @@ class FakeGraph:
     queue is ordered before what comes next in q.
     """
 
-    def __init__(self, origin: FakeStream) -> None:
+    def __init__(self, origin: QueueOwner) -> None:
         self._origin = origin.queue
-        self._calls: list[tuple[FakeStream, Call]] = []
+        self._calls: list[tuple[QueueOwner, Call]] = []
         self._done: dict[int, int] = {id(origin.queue): 0}  # calls in each queue that took part
         self._joins: dict[int, dict[int, int]] = {id(origin.queue): {}}
         self._events: dict[int, dict[int, int]] = {}
         self._closed = False
 
     def add(
-        self, call: Call, stream: FakeStream, recorded: object | None, waited: object | None
+        self, call: Call, stream: QueueOwner, recorded: object | None, waited: object | None
     ) -> None:
         """Remember a call on a stream, and the event that it records or waits for.
 
@@ -64,7 +68,7 @@ class FakeGraph:
             if queue != origin and self._joins[origin].get(queue, 0) < done:
                 raise ExecutionError("capture: a forked stream does not join its origin again.")
 
-    def launch(self, stream: FakeStream) -> None:
+    def launch(self, stream: QueueOwner) -> None:
         """See ``device.Graph``."""
         if self._closed:
             raise ExecutionError("graph: it is closed.")

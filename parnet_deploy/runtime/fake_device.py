@@ -228,6 +228,10 @@ class FakeDevice:
         if self._streams.pop(stream.handle, None) is not None:
             self.simulator.remove_queue(stream.queue)
 
+    def locate(self, address: int) -> tuple[int | None, bool]:
+        """See ``device.Device``. Callers have host memory only: a fake address means nothing."""
+        return (None, False)
+
     def timeline(self) -> tuple[TimelineEntry, ...]:
         """See ``device.Device``. Simulated times."""
         with self.simulator.lock:

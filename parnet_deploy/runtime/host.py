@@ -260,6 +260,10 @@ class HostDevice:
         """See ``device.Device``."""
         return Capture(None, "the CPU has no graphs")
 
+    def locate(self, address: int) -> tuple[int | None, bool]:
+        """See ``device.Device``. The CPU knows host memory only."""
+        return (None, False)
+
     def timeline(self) -> tuple[TimelineEntry, ...]:
         """See ``device.Device``. Empty unless ``trace`` was asked for."""
         return tuple(self._trace or ())

@@ -13,7 +13,9 @@ from ..input_size import InputSize
 
 Images = NDArray[np.float32]
 
-_NO_EXPORT = (BufferError, TypeError, ValueError, RuntimeError)
+NO_EXPORT = (BufferError, TypeError, ValueError, RuntimeError)
+"""What libraries raise for an array that DLPack cannot carry."""
+
 _MAX_COUNT = 1024
 _ADDRESSES = 1 << 64
 _HOST_MEMORY = (1, 3)  # DLPack device types: CPU, pinned host memory
@@ -113,8 +115,8 @@ def _integer(name: str, value: object) -> int:
 def _from_dlpack(x: Any) -> NDArray[Any]:
     """A view of a DLPack object on the host."""
     try:
-        device = _dlpack_device(x)
-    except _NO_EXPORT as error:
+        device = dlpack_device(x)
+    except NO_EXPORT as error:
         raise _unreadable(x, error) from error
     if device is None and hasattr(x, "__cuda_array_interface__"):
         device = (2, 0)
@@ -130,13 +132,13 @@ def _from_dlpack(x: Any) -> NDArray[Any]:
             "Copy it to the host first, for example x.cpu()."
         )
     try:
-        _check_bits(x)
+        refuse_bits(x)
         return np.from_dlpack(x)
-    except _NO_EXPORT as error:
+    except NO_EXPORT as error:
         raise _unreadable(x, error) from error
 
 
-def _check_bits(x: Any) -> None:
+def refuse_bits(x: Any) -> None:
     """Refuse a torch tensor whose values are its memory negated: its DLPack export forgets that."""
     for bit in ("neg", "conj"):
         ask = getattr(x, f"is_{bit}", None)
@@ -154,7 +156,8 @@ def _unreadable(x: object, error: Exception) -> InputError:
     )
 
 
-def _dlpack_device(x: Any) -> tuple[int, int] | None:
+def dlpack_device(x: Any) -> tuple[int, int] | None:
+    """DLPack device type and ordinal; None if the object does not speak DLPack."""
     if not hasattr(x, "__dlpack__") or not hasattr(x, "__dlpack_device__"):
         return None
     kind, ordinal = x.__dlpack_device__()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 from importlib import metadata
@@ -10,14 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from .cores import usable_cores
+from .gpus import probe_gpus as probe_gpus
+from .gpus import read_gpus
 
 _ISA = ("avx", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd")
-_PACKAGES = ("numpy", "onnxruntime", "onnx", "torch", "tensorrt", "cuda-bindings")
+_PACKAGES = (
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnx",
+    "torch",
+    "tensorrt",
+    "cuda-bindings",
+)
 
 
 def describe_machine() -> dict[str, Any]:
     """CPU, instruction sets, cores, load, governor, GPUs, operating system and package versions."""
     model, flags = _cpu()
+    found = read_gpus()
     return {
         "cpu": model,
         "isa": [name for name in _ISA if name in flags],
@@ -26,7 +36,9 @@ def describe_machine() -> dict[str, Any]:
         "load_average": _load_average(),
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "memory_mib": _memory_mib(),
-        "gpus": probe_gpus()[0],
+        "gpus": [gpu.to_json() for gpu in found.gpus],
+        "gpu_driver": found.release,
+        "gpu_driver_cuda": None if found.cuda is None else "{}.{}".format(*found.cuda),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": package_versions(),
@@ -34,9 +46,18 @@ def describe_machine() -> dict[str, Any]:
 
 
 def machine_key() -> dict[str, Any]:
-    """The part of it that decides which engine is fastest, and stays the same between runs."""
+    """The part of it that decides which engine is fastest, and stays the same between runs.
+
+    Without GPUs ``gpus`` is 0. With GPUs it is what one of them has in common with others of its
+    kind, and the driver.
+    """
     about = describe_machine()
-    return {name: about[name] for name in ("cpu", "isa", "cores_usable", "gpus")}
+    key = {name: about[name] for name in ("cpu", "isa", "cores_usable")}
+    kind = ("name", "compute_capability", "memory_mib", "multiprocessors")
+    gpus = [{name: gpu[name] for name in kind} for gpu in about["gpus"]]
+    if not gpus:
+        return {**key, "gpus": 0}
+    return {**key, "gpus": gpus, "gpu_driver": about["gpu_driver"] or about["gpu_driver_cuda"]}
 
 
 def package_versions() -> dict[str, str]:
@@ -48,22 +69,6 @@ def package_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def probe_gpus() -> tuple[int, str]:
-    """Usable NVIDIA GPUs, and why there are none; asks the driver, loads no CUDA package."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0, "no NVIDIA driver (libcuda.so.1 was not found)"
-    status = driver.cuInit(0)
-    if status != 0:
-        return 0, f"the NVIDIA driver does not start (cuInit: error {status})"
-    count = ctypes.c_int(0)
-    status = driver.cuDeviceGetCount(ctypes.byref(count))
-    if status != 0 or count.value == 0:
-        return 0, f"the NVIDIA driver sees no device (error {status})"
-    return count.value, ""
 
 
 def _cpu() -> tuple[str, set[str]]:

@@ -4,14 +4,16 @@ Pure data, made once when a runtime opens. The caller's thread walks it from top
 enqueues; order between lanes comes from record and wait alone. Three rules make it right:
 
 - Whoever reads a tensor that another lane wrote waits for an event recorded behind the write. The
-  producer pushes copies to other devices on its own lane.
+  producer's device pushes copies to other devices: on the producer's own lane, or, where that has
+  work which does not depend on the copy, on a copy lane beside it, so that it does not hold up
+  the arithmetic. Each lane has a copy lane of its own, so no copy waits for one of another lane.
 - The main lane (the one that computes the logits) is the fork and the join: other lanes begin
   behind its start, and it waits for whatever is not behind it already at its end. So the next walk
   on the same buffers cannot overtake this one.
 - A wait that is implied by others is left out (vector clocks), so each that remains is needed.
 
-Lane 0 may run in the thread of the caller (``host``), so other lanes' steps come first where the
-order is free.
+Where the order is free, what has most arithmetic behind it is enqueued first. But on a device that
+works in place (``host``), lane 0 runs in the thread of the caller: other lanes' steps come before.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from ..arithmetic import direct_needs, segment_macs, work_behind
 from ..placement import Placement, Segment
 from ..spec import IMAGE, LOGITS, ModelSpec
 
@@ -56,9 +59,10 @@ class Step:
 class Program:
     """What one call does.
 
-    ``lanes`` stand in order of urgency, the one with most arithmetic first. ``events`` holds the
-    device of each event. ``steps[first:last]`` is the body: it forks from the main lane, joins it
-    again, and sees the same addresses in every call, so a device may replay it as a graph.
+    ``lanes`` stand in order of urgency: the one with most arithmetic first, copy lanes last.
+    ``events`` holds the device of each event. ``steps[first:last]`` is the body: it forks from the
+    main lane, joins it again, and sees the same addresses in every call, so a device may replay it
+    as a graph.
     """
 
     steps: tuple[Step, ...]
@@ -74,6 +78,12 @@ class Program:
         uploads = ((s.name, s.lane.device) for s in self.steps if s.op == "upload")
         copies = ((s.name, s.target) for s in self.steps if s.op == "copy")
         return (*uploads, *copies)
+
+    @property
+    def copy_lanes(self) -> tuple[Lane, ...]:
+        """The lanes that only copy to other devices, ascending."""
+        running = {step.lane for step in self.steps if step.op in ("run", "upload", "download")}
+        return tuple(sorted(set(self.lanes) - running))
 
 
 @dataclass
@@ -148,8 +158,8 @@ def compile_program(placement: Placement, spec: ModelSpec, direct: Iterable[int]
         spec: The network, for what each lane costs.
         direct: Devices that read the caller's image, and write logits to the host, in place.
     """
-    segments = _issue_order(placement)
     in_place = set(direct)
+    segments = _issue_order(placement, spec, in_place)
     main = next(_lane(segment) for segment in segments if LOGITS in segment.outputs)
     compiler = _Compiler()
     images: dict[int, _Point] = {}
@@ -159,66 +169,113 @@ def compile_program(placement: Placement, spec: ModelSpec, direct: Iterable[int]
     first = len(compiler.flatten())
     start = images[main.device] = compiler.mark(main)
     ready: dict[tuple[str, int], _Point] = {}
+    routes = _copy_lanes(placement)
     for segment in segments:
         lane = _lane(segment)
         if IMAGE in segment.inputs and lane.device in reads_image and lane.device not in images:
             compiler.need(lane, [start])
             images[lane.device] = compiler.add(Step(op="upload", lane=lane, name=IMAGE))
-        _add_segment(compiler, segment, placement, [start, images.get(lane.device, start)], ready)
+        inputs = [
+            images.get(lane.device, start) if name == IMAGE else ready[name, lane.device]
+            for name in segment.inputs
+        ]
+        compiler.need(lane, [*inputs, start])
+        done = compiler.add(Step(op="run", lane=lane, name=segment.name))
+        ready.update({(name, lane.device): done for name in segment.outputs})
+        for name, _, target in _crossings_of(segment, placement):
+            route = routes[name, target]
+            compiler.need(route, [done])
+            copy = Step(op="copy", lane=route, name=name, target=target)
+            ready[name, target] = compiler.add(copy)
     compiler.need(main, compiler.latest.values())
     last = len(compiler.flatten())
     if main.device not in in_place:
         compiler.add(Step(op="download", lane=main, name=LOGITS))
+    lanes = _by_cost(placement, spec)
     return Program(
         steps=compiler.flatten(),
         main=main,
-        lanes=_by_cost(placement, spec),
+        lanes=(*lanes, *sorted(set(routes.values()) - set(lanes))),
         events=tuple(compiler.events),
         first=first,
         last=last,
     )
 
 
-def _add_segment(
-    compiler: _Compiler,
-    segment: Segment,
-    placement: Placement,
-    begin: list[_Point],
-    ready: dict[tuple[str, int], _Point],
-) -> None:
-    """Wait for what the segment reads, run it, and push what it writes to other devices."""
-    lane = _lane(segment)
-    inputs = [ready[name, lane.device] for name in segment.inputs if name != IMAGE]
-    compiler.need(lane, [*inputs, *begin])
-    done = compiler.add(Step(op="run", lane=lane, name=segment.name))
-    ready.update({(name, lane.device): done for name in segment.outputs})
-    for name in segment.outputs:
-        readers = {other.device for other in placement.segments if name in other.inputs}
-        for target in sorted(readers - {lane.device}):
-            step = Step(op="copy", lane=lane, name=name, target=target)
-            ready[name, target] = compiler.add(step)
+def _copy_lanes(placement: Placement) -> dict[tuple[str, int], Lane]:
+    """Which lane pushes a tensor to a device: (tensor, device) -> lane.
+
+    The producer's own lane, if all that is left in it must wait for the copy anyway (as its reader
+    comes before); else a lane beside it.
+    """
+    needs = direct_needs(placement)
+    taken = {_lane(segment) for segment in placement.segments}
+    beside: dict[Lane, Lane] = {}
+    found = {}
+    for index, segment in enumerate(placement.segments):
+        lane = _lane(segment)
+        rest = (s for s in placement.segments[index + 1 :] if _lane(s) == lane)
+        following = next(rest, None)
+        for name, _, target in _crossings_of(segment, placement):
+            found[name, target] = lane
+            readers = {
+                s.name for s in placement.segments if s.device == target and name in s.inputs
+            }
+            if following is None or readers & _all_needs(following.name, needs):
+                continue
+            if lane not in beside:
+                number = 1 + max(other.lane for other in taken if other.device == lane.device)
+                beside[lane] = Lane(lane.device, number)
+                taken.add(beside[lane])
+            found[name, target] = beside[lane]
+    return found
 
 
-def _issue_order(placement: Placement) -> list[Segment]:
-    """Segments so that each comes after its producers, and lane 0 (maybe inline) last if free."""
+def _crossings_of(segment: Segment, placement: Placement) -> list[tuple[str, int, int]]:
+    """The crossings that start at a segment, in the order of its outputs."""
+    own = [crossing for crossing in placement.crossings if crossing[0] in segment.outputs]
+    return sorted(own, key=lambda crossing: (segment.outputs.index(crossing[0]), crossing[2]))
+
+
+def _all_needs(name: str, needs: Mapping[str, Iterable[str]]) -> set[str]:
+    """Everything that is done before a segment starts."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        for before in needs[waiting.pop()]:
+            if before not in found:
+                found.add(before)
+                waiting.append(before)
+    return found
+
+
+def _issue_order(placement: Placement, spec: ModelSpec, in_place: set[int]) -> list[Segment]:
+    """Segments so that each comes after its producers; see the module about what is free."""
+    behind = work_behind(placement, segment_macs(placement, spec))
     waiting = list(placement.segments)
     order: list[Segment] = []
     while waiting:
         heads = {_lane(segment): segment for segment in reversed(waiting)}
         needed = {name for segment in waiting for name in segment.outputs}
         free = [s for s in heads.values() if not needed & set(s.inputs)]
-        chosen = min(free, key=lambda s: (s.lane == 0, waiting.index(s)))
+        chosen = min(
+            free,
+            key=lambda s: (
+                s.device in in_place and s.lane == 0,
+                0 if s.device in in_place else -behind[s.name],
+                waiting.index(s),
+            ),
+        )
         waiting.remove(chosen)
         order.append(chosen)
     return order
 
 
 def _by_cost(placement: Placement, spec: ModelSpec) -> tuple[Lane, ...]:
-    macs = spec.macs(spec.size_multiple, spec.size_multiple)
+    macs = segment_macs(placement, spec)
     cost: dict[Lane, int] = {}
     for segment in placement.segments:
-        total = sum(macs[part] for part in segment.parts)
-        cost[_lane(segment)] = cost.get(_lane(segment), 0) + total
+        cost[_lane(segment)] = cost.get(_lane(segment), 0) + macs[segment.name]
     return tuple(sorted(cost, key=lambda lane: (-cost[lane], lane)))
 
 

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..deployment import Deployment
 from ..errors import BackendError
 from ..input_size import InputSize
-from ..placement import check_placement
 from ..plan import Plan
 from ..spec import ModelSpec
-from .backend import Backend, LoadedPlan, load_backend
-from .canary import check_canary
-from .choose import NOT_HERE, none_runs, order_plans, read_plan
+from .backend import Backend
 from .device import TimelineEntry
-from .executor import Executor
-from .inputs import Images, address_of, as_images, check_address, check_count, check_shape
+from .device_array import DeviceArray
+from .device_calls import answer_array, enqueue_array, refuse_device_memory
+from .device_inputs import stream_handle
+from .failover import OnDeviceLost, Standby
+from .inputs import Images, as_images, check_address, check_shape
+from .opened import Logits, Opened, OpenOptions, open_best, open_plan
 
-Logits = NDArray[np.float32]
-
-_LOG = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 
 class Runtime:
@@ -40,18 +36,9 @@ class Runtime:
     Owns: engines, devices, buffers, worker threads. A process that forks must open it afterwards.
     """
 
-    def __init__(self, *, spec: ModelSpec, plan: Plan, loaded: LoadedPlan, slots: int) -> None:
-        self._executor = Executor(
-            spec=spec,
-            placement=plan.placement,
-            devices=loaded.devices,
-            engines=loaded.engines,
-            input_size=plan.input_size,
-            max_batch=plan.max_batch,
-            slots=slots,
-        )
-        self._spec, self._plan, self._loaded, self._slots = spec, plan, loaded, slots
-        self._about: dict[str, Any] = {}
+    def __init__(self, opened: Opened, standby: Standby) -> None:
+        self._now, self._standby = opened, standby
+        self._spec, self._plan = opened.spec, opened.plan
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
@@ -65,6 +52,8 @@ class Runtime:
         plan: str | None = None,
         slots: int = 1,
         threads: int | None = None,
+        trace: bool = False,
+        on_device_lost: OnDeviceLost = "refuse",
     ) -> Runtime:
         """Open the best built plan that this machine can run; ``describe`` and the log say which.
 
@@ -74,14 +63,22 @@ class Runtime:
             plan: Take the plan with this key.
             slots: How many calls run at the same time; each has its own buffers and threads.
             threads: Cores for the engines; None: what the plan says, else every usable core.
+            trace: Record the time of each operation for ``timeline``. Slower: no graphs.
+            on_device_lost: "refuse": calls raise ``DeviceLostError``. "replan": go on with the
+                engines on the devices that are left, else with another plan of the deployment,
+                down to the CPU; the call in which it happens takes as long as opening that.
 
         Raises:
             DeploymentError: There is no deployment, no such plan, or a file was changed.
             BackendError: No plan runs on this machine; the message has the reason for each.
             CheckFailedError: The plan's canary input gave other logits than when it was built.
         """
-        options = {"slots": slots, "threads": threads}
-        return Deployment.read(path, lambda found: cls._open(found, backend, plan, **options))
+        options = OpenOptions(slots=slots, threads=threads, trace=trace)
+        standby = Standby(options, on_device_lost, path=Path(path))
+        opened = Deployment.read(
+            path, lambda found: open_best(found, options, backend=backend, key=plan)
+        )
+        return cls(opened, standby)
 
     @classmethod
     def from_plan(
@@ -93,6 +90,8 @@ class Runtime:
         backend: Backend | None = None,
         slots: int = 1,
         threads: int | None = None,
+        trace: bool = False,
+        on_device_lost: OnDeviceLost = "refuse",
     ) -> Runtime:
         """Open engines that are not in a deployment (yet), as the builder does to measure them.
 
@@ -103,50 +102,16 @@ class Runtime:
             backend: An instance to use; None: the one that the plan names.
             slots: See ``open``.
             threads: See ``open``.
+            trace: See ``open``.
+            on_device_lost: See ``open``; there is no other plan than this one.
 
         Raises:
             SpecError: The placement does not compute the network, or no slot or thread was given.
             BackendError: The plan does not run on this machine.
         """
-        check_placement(plan.placement, spec)
-        if threads is not None:
-            check_count("threads", threads)
-        loader = backend or load_backend(plan.backend)
-        with ExitStack() as undo:
-            loaded = loader.load(spec, plan, files, threads)
-            undo.callback(loaded.close)
-            runtime = cls(spec=spec, plan=plan, loaded=loaded, slots=slots)
-            undo.pop_all()
-        return runtime
-
-    @classmethod
-    def _open(
-        cls, found: Deployment, backend: str | None, key: str | None, **options: Any
-    ) -> Runtime:
-        skipped: dict[str, str] = {}
-        for name in order_plans(found, backend=backend, key=key):
-            files = read_plan(found, name)
-            try:
-                runtime = cls.from_plan(found.spec, files.plan, files.engines, **options)
-            except NOT_HERE as error:
-                if key is not None:
-                    raise
-                _LOG.warning("plan %s does not run on this machine: %s", name, error)
-                skipped[name] = str(error)
-                continue
-            runtime._about = {"path": str(found.path), "plan": name, "skipped": skipped}
-            with ExitStack() as undo:
-                undo.callback(runtime.close)
-                if files.canary is not None:
-                    limit = files.plan.made.get("tolerance")
-                    where = f"{found.path}, plan {name}"
-                    runtime._about["canary"] = check_canary(
-                        runtime, files.canary, limit, where=where
-                    )
-                undo.pop_all()
-            _LOG.info("%s: running plan %s on %s", found.path, name, files.plan.backend)
-            return runtime
-        raise none_runs(found, skipped)
+        options = OpenOptions(slots=slots, threads=threads, trace=trace, loader=backend)
+        standby = Standby(options, on_device_lost)
+        return cls(open_plan(spec, plan, files, options), standby)
 
     @property
     def spec(self) -> ModelSpec:
@@ -163,16 +128,19 @@ class Runtime:
         """Largest batch that is accepted."""
         return self._plan.max_batch
 
-    def __call__(self, x: object) -> Logits:
+    def __call__(self, x: object, *, stream: object = None) -> Logits:
         """Compute logits.
 
-        A C-contiguous array is read in place; one with other strides is copied first. NaN in the
-        input is the caller's business: it comes out as NaN.
+        A C-contiguous host array is read in place; one with other strides is copied first. An array
+        on a GPU (torch, cupy, numba, pycuda; only with a GPU backend) is read there, behind what
+        its producer has enqueued. NaN in the input is the caller's business: it comes out as NaN.
 
         Args:
-            x: A numpy array, or a DLPack object on the host.
+            x: A numpy array, a DLPack object, or one with ``__cuda_array_interface__``.
+            stream: The cuda_stream that writes ``x``, if ``x`` cannot say so itself: pycuda arrays
+                never can. Anything that ``device_inputs.stream_handle`` accepts.
 
-        Returns: A fresh array, which the caller owns.
+        Returns: A fresh host array, which the caller owns.
 
         Shapes: x (N, 3, H, W) float32; logits (N, K) float32.
 
@@ -184,14 +152,42 @@ class Runtime:
         """
         if self._closed:
             raise self._refusal()
-        return self._run(as_images(x, self._spec.in_channels))
+        if isinstance(x, np.ndarray):
+            return self._answer(as_images(x, self._spec.in_channels))
+        return self._ask(lambda opened: answer_array(opened, x, stream))
+
+    def enqueue(self, x: object, *, stream: object) -> DeviceArray:
+        """Compute logits on the device, in the caller's cuda_stream, and return at once.
+
+        ``torch.from_dlpack(runtime.enqueue(x, stream=torch.cuda.current_stream()))`` is a tensor
+        that no host code has waited for. Read it in the same stream, or by DLPack, which orders.
+        ``run_into`` does the same into memory of the caller.
+
+        Args:
+            x: An array on a GPU: DLPack, or ``__cuda_array_interface__``. Without DLPack it must be
+                written in ``stream``.
+            stream: The cuda_stream, of the device that computes the logits; see ``__call__``.
+
+        Returns: (N, K) float32 on that device.
+
+        Owns: its memory is the runtime's. It is used again when the last reader is garbage, and
+            freed when the runtime is closed.
+
+        Raises:
+            InputError: ``x`` is on the host, or of the wrong shape, dtype or layout.
+            DeviceUnavailableError: The backend has no streams.
+            DeviceLostError: The device is gone. Nothing takes over in a caller's stream.
+        """
+        if self._closed:
+            raise self._refusal()
+        return enqueue_array(self._now, x, stream)
 
     def run_into(
         self,
         in_ptr: int,
         out_ptr: int,
         n: int = 1,
-        stream: int | None = None,
+        stream: object = None,
         *,
         size: tuple[int, int] | None = None,
     ) -> None:
@@ -205,7 +201,8 @@ class Runtime:
             in_ptr: Address of (n, 3, H, W) float32, C-contiguous.
             out_ptr: Address of (n, K) float32.
             n: Images.
-            stream: Raw handle of a cuda_stream of the caller, on the device of the last segment.
+            stream: A cuda_stream of the caller, of the device that computes the logits: its raw
+                handle, or any object that ``__call__`` takes.
             size: (height, width); may be left out if the deployment has one size.
 
         Owns: the memory stays the caller's and must stay valid until the work is done.
@@ -219,10 +216,12 @@ class Runtime:
             raise self._refusal()
         shape = check_shape(n, size, self._plan.input_size)
         image, logits = check_address("in_ptr", in_ptr), check_address("out_ptr", out_ptr)
-        if stream is None:
-            self._executor.run(image, logits, shape)
-        else:
-            self._executor.launch(image, logits, shape, stream)
+        if stream is not None:
+            handle = stream if type(stream) is int else stream_handle(stream)
+            self._now.executor.launch(image, logits, shape, handle)
+            return
+        refuse_device_memory(self._now, in_ptr=image, out_ptr=logits)
+        self._ask(lambda opened: opened.executor.run(image, logits, shape))
 
     def submit(self, x: object) -> Future[Logits]:
         """Compute logits in another thread.
@@ -234,32 +233,36 @@ class Runtime:
         """
         images = as_images(x, self._spec.in_channels)
         batch, _, height, width = images.shape
-        self._executor.check((batch, height, width))
+        self._now.executor.check((batch, height, width))
         with self._lock:
             if self._closed:
                 raise self._refusal()
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._slots, thread_name_prefix="parnet-submit")
-            return self._pool.submit(self._run, images)
+                self._pool = ThreadPoolExecutor(
+                    self._standby.options.slots, thread_name_prefix="parnet-submit"
+                )
+            return self._pool.submit(self._answer, images)
 
     def describe(self) -> dict[str, Any]:
         """What runs here and how, as plain JSON types."""
-        plan = self._plan
+        now = self._now
+        plan = now.plan
         return {
-            **self._about,
+            **now.about,
+            "lost": list(self._standby.losses),
             "backend": plan.backend,
             "placement": plan.placement.to_json(),
             "precision": plan.precision,
             "input_size": str(plan.input_size),
             "max_batch": plan.max_batch,
             "median_ms": plan.median_ms,
-            "facts": dict(self._loaded.facts),
-            "program": self._executor.describe(),
+            "facts": dict(now.loaded.facts),
+            "program": now.executor.describe(),
         }
 
     def timeline(self) -> tuple[TimelineEntry, ...]:
         """Operations finished lately, where the devices record them; simulated ones say so."""
-        return self._executor.timeline()
+        return self._now.executor.timeline()
 
     def close(self) -> None:
         """Wait for the work in flight, then free everything. Idempotent; later calls are refused.
@@ -271,8 +274,7 @@ class Runtime:
             pool = self._pool
         if pool is not None:
             pool.shutdown(wait=True)
-        self._executor.close()
-        self._loaded.close()
+        self._standby.close(self._now)
 
     def __enter__(self) -> Runtime:
         return self
@@ -283,14 +285,21 @@ class Runtime:
     def __reduce__(self) -> NoReturn:
         raise TypeError("runtime: it cannot be pickled or copied. Open it in the other process.")
 
-    def _run(self, images: Images) -> Logits:
-        batch, _, height, width = images.shape
-        logits = np.empty((batch, self._spec.num_classes), dtype=np.float32)
-        self._executor.run(address_of(images), address_of(logits), (batch, height, width))
-        return logits
+    def _answer(self, images: Images) -> Logits:
+        return self._ask(lambda opened: opened.answer(images))
+
+    def _ask(self, call: Callable[[Opened], Answer]) -> Answer:
+        """Make a call; once more on what takes over, if the device is lost and that is wanted."""
+        now = self._now
+        try:
+            return call(now)
+        except BackendError as error:
+            successor = self._standby.successor(now, error)
+            if successor is None or self._closed:
+                raise
+            self._now = successor
+            return call(successor)
 
     def _refusal(self) -> BackendError:
-        return BackendError(
-            f"runtime {self._about.get('path', self._plan.placement.name)}: it is closed. "
-            "Open it again with Runtime.open."
-        )
+        where = self._now.about.get("path", self._plan.placement.name)
+        return BackendError(f"runtime {where}: it is closed. Open it again with Runtime.open.")

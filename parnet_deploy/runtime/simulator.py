@@ -141,7 +141,7 @@ class Simulator:
             DeviceLostError: Every time.
         """
         if device in self._lost:
-            raise DeviceLostError(self._lost[device])
+            raise DeviceLostError(self._lost[device], device)
 
     def synchronize(self, queue: Queue) -> None:
         """Work until the queue is empty, then raise what went wrong in it."""
@@ -185,7 +185,7 @@ class Simulator:
                 return False
             queue.error = queue.error or item.mark.error
         if queue.device in self._lost:
-            queue.error = queue.error or DeviceLostError(self._lost[queue.device])
+            queue.error = queue.error or DeviceLostError(self._lost[queue.device], queue.device)
         queue.items.popleft()
         if isinstance(item, Record):
             item.mark.reached, item.mark.error = True, queue.error

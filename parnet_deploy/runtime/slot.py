@@ -4,40 +4,28 @@ from __future__ import annotations
 
 import ctypes
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
 
 from ..errors import BackendError
 from ..placement import Placement, Segment
 from ..spec import IMAGE, LOGITS, ModelSpec
-from .device import Binding, Buffer, Device, Engine, Event, Graph, Stream, Tensor
+from .bound import Bound, Call, Capturer
+from .device import Binding, Buffer, Device, Engine, Event, Stream, Tensor
 from .program import Lane, Program, Step
 
 Shape = tuple[int, int, int]
 """(N, H, W) of a call."""
 
-Call = Callable[[], object]
-
 BOUND_SHAPES = 32
 """How many (N, H, W) a slot keeps bound; the least recently used goes first."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Bound:
-    """The program for one shape. ``images`` read the caller's memory in place."""
-
-    calls: tuple[Call, ...]
-    images: tuple[Binding, ...]
-    bindings: tuple[Binding, ...]
-    logits_bytes: int
 
 
 class Slot:
     """Everything that one call at a time needs. Not thread-safe: the executor hands it out.
 
-    Owns: streams, events, buffers and bindings. Borrows: devices and engines.
+    Owns: streams, events, buffers, bindings and graphs. Borrows: devices and engines.
     """
 
     def __init__(
@@ -51,18 +39,20 @@ class Slot:
         engines: Mapping[str, Engine],
         largest: Shape,
     ) -> None:
-        self.bound: OrderedDict[Shape, _Bound] = OrderedDict()
+        self.bound: OrderedDict[Shape, Bound] = OrderedDict()
         self.nbytes = 0
-        self.mode = "eager"  # how the program runs: "graph" if a device replays its body
+        self.mode, self.why_not = "eager", ""  # see ``Bound``
         self._busy = False  # work may be left from a call that was interrupted
+        self._outside = False  # work may be left in a caller's stream; ``_done`` is behind it
         self._index, self._program = index, program
-        self._devices, self._engines = devices, engines
+        self._devices, self._engines = dict(devices), engines
         self._tensors = spec.tensors
         self._segments = {segment.name: segment for segment in placement.segments}
         self._buffers: dict[tuple[str, int], Buffer] = {}
         self._streams: dict[Lane, Stream] = {}
         self._events: list[Event] = []
         self._image = self._logits = 0
+        home = devices[program.main.device]
         with ExitStack() as made:  # frees what was made if something cannot be
             outputs = ((name, s.device) for s in placement.segments for name in s.outputs)
             for name, device in dict.fromkeys((*outputs, *program.buffers)):
@@ -75,103 +65,158 @@ class Slot:
                 stream = devices[lane.device].create_stream(lane.lane, rank)
                 made.callback(stream.close)
                 self._streams[lane] = stream
-            self._main = self._streams[program.main]
-            self._entry = devices[program.main.device].create_event()
+            self._main, self._home = self._streams[program.main], home
+            self._entry, self._done = home.create_event(), home.create_event()
             made.callback(self._entry.close)
+            made.callback(self._done.close)
             for device in program.events:
                 event = devices[device].create_event()
                 made.callback(event.close)
                 self._events.append(event)
             result = self._buffers[LOGITS, program.main.device]
-            if not devices[program.main.device].direct:
-                result = devices[program.main.device].allocate_host(result.nbytes)
+            self._staging = 0  # where images wait on the host, if a device cannot read the caller's
+            if not home.direct:
+                result = home.allocate_host(result.nbytes)
                 made.callback(result.close)
+                staging = home.allocate_host(self._tensor_bytes(IMAGE, largest))
+                made.callback(staging.close)
+                self._staging = staging.address
             self._result = result.address  # on the host, whatever the device
             made.callback(self._unbind)
             self._resources = made.pop_all()
 
     def run(self, image: int, logits: int, shape: Shape) -> None:
         """See ``Executor.run``."""
-        if self._busy:
-            self._drain()
-        bound = self.bind(shape)
+        bound = self._ready(shape)
         for binding in bound.images:
             binding.set_address(IMAGE, image)
-        self._image, self._logits = image, self._result
+        if self._staging:
+            ctypes.memmove(self._staging, image, bound.image_bytes)
         self._busy = True
-        try:
-            for call in bound.calls:
-                call()
-            self._main.synchronize()
-            self._busy = False
-        except BaseException:
-            self._drain()
-            raise
-        ctypes.memmove(logits, self._result, bound.logits_bytes)
+        self._finish(bound.staged, logits, bound)
 
-    def launch(self, image: int, logits: int, shape: Shape, handle: int) -> None:
-        """See ``Executor.launch``."""
-        outside = self._devices[self._program.main.device].borrow_stream(handle)
-        if self._busy:
-            self._drain()
-        bound = self.bind(shape)
-        self._image, self._logits = image, logits
+    def run_on(self, image: int, logits: int, shape: Shape, handle: int) -> None:
+        """See ``Executor.run_on``."""
+        outside = self._home.borrow_stream(handle)
+        bound = self._ready(shape)
+        self._image, self._logits = image, self._result
         self._busy = True
         try:
             outside.record(self._entry)
             self._main.wait(self._entry)
-            for call in bound.calls:
-                call()
-            self._main.record(self._entry)
-            outside.wait(self._entry)
-            self._busy = False
         except BaseException:
             self._drain()
             raise
         finally:
             outside.close()
+        self._finish(bound.free, logits, bound)
 
-    def bind(self, shape: Shape) -> _Bound:
+    def launch(self, image: int, logits: int, shape: Shape, handle: int) -> None:
+        """See ``Executor.launch``."""
+        outside = self._home.borrow_stream(handle)
+        bound = self._ready(shape)
+        self._busy = True
+        try:
+            if bound.body is not None and outside.launchable:
+                self._launch_graph(bound, image, logits, outside)
+            else:
+                self._image, self._logits = image, logits
+                outside.record(self._entry)
+                self._main.wait(self._entry)
+                for call in bound.free:
+                    call()
+                self._main.record(self._done)
+                outside.wait(self._done)
+            self._busy, self._outside = False, True
+        except BaseException:
+            _settle(outside)
+            self._drain()
+            raise
+        finally:
+            outside.close()
+
+    def bind(self, shape: Shape) -> Bound:
         """Prepare the program for a shape, or find it prepared."""
         if shape in self.bound:
             self.bound.move_to_end(shape)
             return self.bound[shape]
         if len(self.bound) >= BOUND_SHAPES:
-            for binding in self.bound.popitem(last=False)[1].bindings:
-                binding.close()
+            self._drain()  # a caller's stream may still run what is freed here
+            self.bound.popitem(last=False)[1].close()
         with ExitStack() as made:  # closes what was bound if something cannot be
-            bound = self._bind(shape, made)
-            made.pop_all()
-        self.bound[shape] = bound
+            self.bound[shape] = bound = self._bind(shape, made)
+        self.mode, self.why_not = bound.mode, bound.why_not
         return bound
-
-    def _bind(self, shape: Shape, made: ExitStack) -> _Bound:
-        bindings: dict[str, Binding] = {}
-        for name in self._segments:
-            bindings[name] = self._bind_engine(name, shape)
-            made.callback(bindings[name].close)
-        calls: list[Call] = [self._prepare(step, shape, bindings) for step in self._program.steps]
-        graph = self._capture(calls)
-        if graph is not None:
-            made.callback(graph.close)
-            calls[self._program.first : self._program.last] = [partial(graph.launch, self._main)]
-            self.mode = "graph"
-        images = [
-            bindings[name]
-            for name, segment in self._segments.items()
-            if IMAGE in segment.inputs and self._devices[segment.device].direct
-        ]
-        return _Bound(
-            calls=tuple(calls),
-            images=tuple(images),
-            bindings=tuple(bindings.values()),
-            logits_bytes=self._tensor_bytes(LOGITS, shape),
-        )
 
     def close(self) -> None:
         """Wait for what is still enqueued, then free everything. Idempotent."""
         self._drain()
         self._resources.close()
+
+    def _ready(self, shape: Shape) -> Bound:
+        """The prepared program, with nothing left that it would have to wait for on the host."""
+        if self._busy:
+            self._drain()
+        bound = self.bind(shape)
+        if self._outside:  # buffers may be in use in a stream that is not ours
+            self._main.wait(self._done)
+        return bound
+
+    def _finish(self, calls: tuple[Call, ...], logits: int, bound: Bound) -> None:
+        """Make the calls, wait for the main lane, and hand the logits over."""
+        try:
+            for call in calls:
+                call()
+            self._main.synchronize()
+            self._busy = self._outside = False
+        except BaseException:
+            self._drain()
+            raise
+        ctypes.memmove(logits, self._result, bound.logits_bytes)
+
+    def _launch_graph(self, bound: Bound, image: int, logits: int, outside: Stream) -> None:
+        """Everything in the caller's stream: one copy in, one launch, one copy out."""
+        assert bound.body is not None
+        main = self._program.main.device
+        if self._outside:
+            outside.wait(self._done)
+        self._outside = True
+        self._home.upload(self._buffers[IMAGE, main], image, bound.image_bytes, outside)
+        bound.body.launch(outside)
+        self._home.download(logits, self._buffers[LOGITS, main], bound.logits_bytes, outside)
+        outside.record(self._done)
+
+    def _bind(self, shape: Shape, made: ExitStack) -> Bound:
+        bindings: dict[str, Binding] = {}
+        for name in self._segments:
+            bindings[name] = self._bind_engine(name, shape)
+            made.callback(bindings[name].close)
+        capturer = Capturer(
+            program=self._program, devices=self._devices, streams=self._streams, resources=made
+        )
+        steps = self._program.steps
+        fixed = [self._prepare(step, shape, bindings, staged=True) for step in steps]
+        staged = capturer.capture(fixed, lambda step: True)
+        free = staged
+        if self._staging:
+            calls = [self._prepare(step, shape, bindings, staged=False) for step in steps]
+            free = capturer.capture(calls, lambda step: step.op not in ("upload", "download"))
+        images = [
+            bindings[name]
+            for name, segment in self._segments.items()
+            if IMAGE in segment.inputs and self._devices[segment.device].direct
+        ]
+        return Bound(
+            staged=staged.calls,
+            free=free.calls,
+            body=free.body,
+            images=tuple(images),
+            logits_bytes=self._tensor_bytes(LOGITS, shape),
+            image_bytes=self._tensor_bytes(IMAGE, shape),
+            mode=staged.mode,
+            why_not=staged.why_not,
+            resources=made.pop_all(),
+        )
 
     def _drain(self) -> None:
         """Wait until no stream has work left, and drop what went wrong: it was raised before.
@@ -181,12 +226,13 @@ class Slot:
         with ExitStack() as streams:  # goes on whatever one of them raises
             for stream in self._streams.values():
                 streams.callback(_settle, stream)
-        self._busy = False
+            if self._outside:
+                streams.callback(_settle, self._done)
+        self._busy = self._outside = False
 
     def _unbind(self) -> None:
         for bound in self.bound.values():
-            for binding in bound.bindings:
-                binding.close()
+            bound.close()
         self.bound.clear()
 
     def _bind_engine(self, name: str, shape: Shape) -> Binding:
@@ -202,7 +248,9 @@ class Slot:
             return _Absent(segment.device)  # each call says where the caller's image is
         return self._buffers[tensor, segment.device]
 
-    def _prepare(self, step: Step, shape: Shape, bindings: Mapping[str, Binding]) -> Call:
+    def _prepare(
+        self, step: Step, shape: Shape, bindings: Mapping[str, Binding], *, staged: bool
+    ) -> Call:
         """One step as a call without arguments."""
         device, stream = self._devices[step.lane.device], self._streams[step.lane]
         if step.op == "run":
@@ -217,21 +265,12 @@ class Slot:
             there = self._buffers[step.name, step.target]
             return partial(device.copy, there, here, nbytes, stream)
         if step.op == "upload":
+            if staged:
+                return partial(device.upload, here, self._staging, nbytes, stream)
             return lambda: device.upload(here, self._image, nbytes, stream)
+        if staged:
+            return partial(device.download, self._result, here, nbytes, stream)
         return lambda: device.download(self._logits, here, nbytes, stream)
-
-    def _capture(self, calls: list[Call]) -> Graph | None:
-        """Ask the device for a graph of the body, if all of it is on one device."""
-        devices = {lane.device for lane in self._program.lanes}
-        if len(devices) > 1:
-            return None
-        body = tuple(calls[self._program.first : self._program.last])
-
-        def work() -> None:
-            for call in body:
-                call()
-
-        return self._devices[devices.pop()].capture(work, self._main).graph
 
     def _shape(self, tensor: str, shape: Shape) -> tuple[int, ...]:
         batch, height, width = shape
@@ -244,9 +283,9 @@ class Slot:
         return total
 
 
-def _settle(stream: Stream) -> None:
+def _settle(work: Stream | Event) -> None:
     with suppress(BackendError):
-        stream.synchronize()
+        work.synchronize()
 
 
 class _Absent:

@@ -7,6 +7,8 @@ from importlib import metadata
 
 import pytest
 
+from tests.runtime.driver_toys import ToyDriver, install
+
 
 def test_it_exits_0_and_shows_every_group(invoke):
     result = invoke("doctor")
@@ -40,13 +42,16 @@ def test_a_missing_package_has_its_pip_command(invoke, monkeypatch):
     assert "Some verbs do not work here" in text
 
 
-@pytest.mark.parametrize("count", [0, 2])
-def test_gpus(invoke, monkeypatch, count):
-    probe = (count, "" if count else "no NVIDIA driver")
-    monkeypatch.setattr("parnet_deploy.runtime.doctor.probe_gpus", lambda: probe)
+@pytest.mark.parametrize("driver", [None, ToyDriver(2)], ids=["none", "two"])
+def test_gpus(invoke, monkeypatch, driver):
+    install(monkeypatch, driver)
     text = " ".join(invoke("doctor").stdout.split())
-    assert ("2 NVIDIA GPU(s)" if count else "no NVIDIA driver") in text
-    assert "gpu none needed" in text
+    if driver is None:
+        assert "no NVIDIA driver" in text
+        assert "gpu none needed" in text
+    else:
+        assert "gpu 1 NVIDIA Toy 3000" in text
+        assert "peer access all 2 directions" in text
 
 
 def test_fewer_usable_cores_are_explained(invoke, monkeypatch):

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from parnet_deploy.input_size import InputSize
-from parnet_deploy.placement import Placement, Segment, check_placement, one, streams
+from parnet_deploy.placement import (
+    Placement,
+    Segment,
+    check_placement,
+    one,
+    recompute,
+    streams,
+)
 from parnet_deploy.plan import Plan
 from parnet_deploy.runtime.executor import Executor
 from parnet_deploy.runtime.fake import FakeBackend
@@ -109,8 +116,10 @@ def make_segment(
     )
 
 
-def random_placement(spec: ModelSpec, rng: random.Random, devices: int, lanes: int) -> Placement:
-    """Any cut of any order of the parts, anywhere."""
+def random_placement(
+    spec: ModelSpec, rng: random.Random, devices: int, lanes: int, again: float = 0.0
+) -> Placement:
+    """Any cut of any order of the parts, anywhere; ``again`` is how often a part is recomputed."""
     waiting, done, order = list(spec.parts), {IMAGE}, []
     while waiting:
         part = rng.choice([p for p in waiting if set(p.inputs) <= done])
@@ -123,24 +132,42 @@ def random_placement(spec: ModelSpec, rng: random.Random, devices: int, lanes: i
         names, order = order[:size], order[size:]
         where = {"device": rng.randrange(devices), "lane": rng.randrange(lanes)}
         segments.append(make_segment(spec, f"seg{len(segments)}", names, **where))
+    segments = recompute_some(spec, segments, rng, again)
     placement = Placement(name="random", segments=tuple(segments))
     check_placement(placement, spec)
     return placement
 
 
-def recomputed(spec: ModelSpec, devices: Sequence[int] = (0,)) -> Placement:
-    """Every stream with its own copy of the stems, as the authors ran it."""
-    segments, last = [], spec.streams - 1
-    for i in range(spec.streams):
-        names = [f"stem{k}" for k in range(i + 1)] + [f"stream{i}"]
-        device, lane = devices[i % len(devices)], (last - i)
-        segment = make_segment(spec, f"stream{i}", names, device, lane)
-        segments.append(replace(segment, outputs=(f"y{i}",)))
-    rest = [f"fusion{i}" for i in range(last)] + ["head"]
-    segments.append(make_segment(spec, "tail", rest, devices[last % len(devices)]))
-    placement = Placement(name="recomputed", segments=tuple(segments))
-    check_placement(placement, spec)
-    return placement
+def recompute_some(
+    spec: ModelSpec, segments: Sequence[Segment], rng: random.Random, again: float
+) -> list[Segment]:
+    """The same segments, but some of what they would read they compute by themselves."""
+    makers = {part.output: part for part in spec.parts}
+    changed = []
+    for segment in segments:
+        inputs, parts = set(segment.inputs), set(segment.parts)
+        for start in segment.inputs:
+            name = start
+            while name in makers and name in inputs and rng.random() < again:
+                parts.add(makers[name].name)
+                inputs = (inputs | set(makers[name].inputs)) - {name}
+                name = makers[name].inputs[0]
+        inside = [part for part in spec.parts if part.name in parts]
+        inputs -= {part.output for part in inside}
+        names = tuple(part.name for part in inside)
+        changed.append(replace(segment, parts=names, inputs=tuple(sorted(inputs))))
+    read = {name for segment in changed for name in segment.inputs}
+    return [  # a tensor is published by the segment that had its part from the beginning
+        replace(
+            new,
+            outputs=tuple(
+                p.output
+                for p in spec.parts
+                if p.name in old.parts and p.output in {*read, *old.outputs}
+            ),
+        )
+        for new, old in zip(changed, segments, strict=True)
+    ]
 
 
 PLACEMENTS: dict[str, Callable[[ModelSpec], Placement]] = {
@@ -148,8 +175,8 @@ PLACEMENTS: dict[str, Callable[[ModelSpec], Placement]] = {
     "streams on one device": streams,
     "streams on two devices": lambda spec: streams(spec, (0, 1)),
     "streams on three devices": lambda spec: streams(spec, (0, 1, 2)),
-    "recomputed on one device": recomputed,
-    "recomputed on three devices": lambda spec: recomputed(spec, (0, 1, 2)),
+    "recomputed on one device": recompute,
+    "recomputed on three devices": lambda spec: recompute(spec, (0, 1, 2)),
 }
 
 

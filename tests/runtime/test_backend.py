@@ -28,7 +28,7 @@ def test_a_simulation_ranks_last():
 def test_an_unknown_name_is_answered_with_the_names_and_a_guess():
     with pytest.raises(
         BackendError,
-        match=r"got 'onxruntime', expected one of onnxruntime.* Did you mean onnxruntime",
+        match=r"got 'onxruntime', expected one of tensorrt, onnxruntime.* Did you mean onnxruntime",
     ):
         load_backend("onxruntime")
     with pytest.raises(BackendError, match=r"expected one of .*fake\.$"):
@@ -47,6 +47,8 @@ def test_a_bug_of_ours_is_not_called_a_missing_package(monkeypatch):
     with pytest.raises(ModuleNotFoundError) as caught:
         import_for("parnet_deploy.runtime.nothing", "cpu")
     assert not isinstance(caught.value, BackendError)
-    monkeypatch.setitem(BACKENDS, "odd", BackendEntry("parnet_deploy.runtime.host:X", "cpu", 1))
+    monkeypatch.setitem(
+        BACKENDS, "odd", BackendEntry("parnet_deploy.runtime.host:X", "cpu", 1, "cpu")
+    )
     with pytest.raises(AttributeError):
         load_backend("odd")

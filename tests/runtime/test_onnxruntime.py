@@ -17,12 +17,8 @@ from parnet_deploy.input_size import InputSize
 from parnet_deploy.placement import one, streams
 from parnet_deploy.runtime.executor import Executor
 from parnet_deploy.runtime.fake import FakeBackend
-from parnet_deploy.runtime.onnxruntime import (
-    ERRORS,
-    OnnxRuntimeBackend,
-    OrtBinding,
-    open_session,
-)
+from parnet_deploy.runtime.onnxruntime import OnnxRuntimeBackend, open_session
+from parnet_deploy.runtime.ort_sessions import ERRORS, OrtBinding
 from tests.runtime.runtime_toys import (
     PLACEMENTS,
     SPECS,
@@ -156,7 +152,7 @@ class TestErrors:
         def io_binding(self) -> None:
             return None
 
-        def run_with_iobinding(self, binding: object) -> None:
+        def run_with_iobinding(self, binding: object, options: object) -> None:
             raise self.error
 
     @pytest.mark.parametrize("row", ERRORS, ids=lambda row: row[0].__name__)

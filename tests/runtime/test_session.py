@@ -317,7 +317,7 @@ class TestRunInto:
             ({"size": (16, 16)}, InputError, "input size: got 16x16"),
             ({"size": 32}, InputError, "size: got 32"),
             ({"in_ptr": 1 << 64}, InputError, "in_ptr: got address 0x10000000000000000"),
-            ({"stream": "a"}, InputError, "stream: got 'a', expected an integer"),
+            ({"stream": "a"}, InputError, "stream: got a str, expected an integer"),
             ({"stream": -1}, InputError, "stream: got -0x1, expected a raw handle"),
             ({"stream": 8}, DeviceUnavailableError, "stream 0x8: this runtime runs on the CPU"),
         ],
@@ -343,7 +343,7 @@ class TestRunInto:
     def test_a_stream_of_the_caller(self):
         backend = FakeBackend(FakeOptions(jitter_us=20.0), segment_kernel(SPEC))
         with Runtime.from_plan(SPEC, FAKE, {}, backend=backend) as rt:
-            stream = rt._executor._devices[2].create_stream(0)
+            stream = rt._now.executor._devices[2].create_stream(0)
             out = np.full((2, 4), 7, np.float32)
             rt.run_into(X.ctypes.data, out.ctypes.data, 2, stream.handle)
             assert np.all(out == 7)  # nothing was waited for

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -305,16 +305,17 @@ def test_wrong_values_can_be_injected(trt: Any) -> None:
 
 
 def test_launch_is_where_work_enters_a_stream(trt: Any) -> None:
-    """One context in two streams at once is refused; work runs when the stream gets to it."""
-    queue: list[Callable[[], None]] = []
-    trt._control.launch = lambda stream, work: queue.append(work)
+    """Work runs when the stream gets to it, on the addresses and shapes of its enqueue."""
+    queue: list[tuple[int, Callable[[], None], Sequence[int]]] = []
+    trt._control.launch = lambda *call: queue.append(call)
     bound = Bound(trt, load(trt), profile=0, batch=1)
     assert bound.context.execute_async_v3(5)
     assert np.isnan(bound.y).all()
-    with pytest.raises(AssertionError, match="two streams at once"):
-        bound.context.execute_async_v3(6)
-    assert bound.context.execute_async_v3(5), "behind itself in one stream is allowed"
-    for work in queue:
-        work()
+    other = np.full_like(bound.y, np.nan)
+    assert bound.context.set_tensor_address("y", other.ctypes.data)
+    ((stream, work, touches),) = queue
+    assert stream == 5
+    assert {bound.x.ctypes.data, bound.y.ctypes.data} <= set(touches)
+    work()
     assert np.isfinite(bound.y).all()
-    assert bound.context.execute_async_v3(6)
+    assert np.isnan(other).all()

@@ -67,15 +67,22 @@ class Faults:
     starts: bool = True  # whether Builder and Runtime do
 
 
+Launch = Callable[[int, Callable[[], None], Sequence[int]], None]
+"""Puts work into a stream, by its handle; the addresses are of all memory that it touches."""
+
+
 @dataclass
 class Control:
-    """What tests set on a fake module: faults, the GPU, and how work is launched."""
+    """What tests set on a fake module: faults, the GPU, and how work is launched.
+
+    Where ``launch`` runs it later, maybe again and again (a graph), the stream orders it.
+    """
 
     version: str
     faults: Faults = field(default_factory=Faults)
     device: str = "Fake GPU"
     capability: str = "9.0"
-    launch: Callable[[int, Callable[[], None]], None] = lambda stream, work: work()
+    launch: Launch = lambda stream, work, touches: work()
     built: int = 0
     measured: int = 0  # tactics that no timing cache knew
 
@@ -627,7 +634,7 @@ class IExecutionContext:
         self._addresses: dict[str, int] = {}
         self._profile = -1
         self._host = threading.Lock()
-        self._pending: list[int] = []
+        self._memory: list[int] = []  # scratch that the caller gave
         self._aux: list[int] = []
         self.nvtx_verbosity = self._trt.ProfilingVerbosity[engine._head["verbosity"]]
         self._claim(0)
@@ -706,10 +713,12 @@ class IExecutionContext:
     @device_memory.setter
     def device_memory(self, memory: int) -> None:
         self._scratch_set = self._check_scratch(memory, self._engine._scratch)
+        self._memory = [memory]
 
     @only(10, 11)
     def set_device_memory(self, memory: int, size: int) -> None:
         self._scratch_set = self._check_scratch(memory, size)
+        self._memory = [memory]
 
     def _check_scratch(self, memory: int, size: int) -> bool:
         if memory % 256 or size < self._engine._scratch:
@@ -724,21 +733,11 @@ class IExecutionContext:
         if not self._host.acquire(blocking=False):
             raise AssertionError("two threads enqueue one context at once")
         try:
-            if self._pending and set(self._pending) != {stream_handle}:
-                raise AssertionError("one context is enqueued into two streams at once")
             problem = self._problem()
             if problem or control.faults.enqueue_fails:
                 return self._refuse(problem or "enqueue failed: an injected fault")
             work = self._work(dict(self._addresses), {**self._static(), **self._shapes})
-            self._pending.append(stream_handle)
-
-            def run() -> None:
-                try:
-                    work()
-                finally:
-                    self._pending.remove(stream_handle)
-
-            control.launch(stream_handle, run)
+            control.launch(stream_handle, work, [*self._addresses.values(), *self._memory])
         finally:
             self._host.release()
         return True

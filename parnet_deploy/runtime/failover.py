@@ -1,0 +1,147 @@
+"""What takes over when a device is lost: the same engines elsewhere, another plan, the CPU.
+
+A sticky CUDA error leaves a device unusable for the rest of the process. What is left may still
+answer, with the same engines on the other devices of the plan or with another plan of the
+deployment. Whatever takes over has passed its canary, so the answer is the same within the
+tolerance that its plan states; how long it takes is not.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ..deployment import Deployment
+from ..errors import BackendError, CheckFailedError, DeploymentError, DeviceLostError, SpecError
+from ..placement import remap
+from ..plan import Plan
+from .backend import device_family
+from .choose import PlanFiles, read_plan
+from .opened import Opened, OpenOptions, open_best, open_plan, open_proved
+
+OnDeviceLost = Literal["refuse", "replan"]
+POLICIES: tuple[OnDeviceLost, ...] = ("refuse", "replan")
+
+_LOG = logging.getLogger(__name__)
+
+
+class Standby:
+    """Finds successors for a runtime's plan. Thread-safe; one search at a time.
+
+    ``losses`` says for people what was lost and what took over.
+
+    Owns: nothing but what it has opened and not handed out yet.
+
+    Raises:
+        SpecError: There is no such policy.
+    """
+
+    def __init__(
+        self, options: OpenOptions, policy: OnDeviceLost, *, path: Path | None = None
+    ) -> None:
+        if policy not in POLICIES:
+            raise SpecError(
+                f"on_device_lost: got {policy!r}, expected one of {', '.join(POLICIES)}."
+            )
+        self.options = options
+        self.losses: list[dict[str, Any]] = []
+        self._policy, self._path = policy, path
+        self._dead: set[tuple[str, int]] = set()
+        self._successors: dict[Opened, Opened] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def successor(self, failed: Opened, error: BackendError) -> Opened | None:
+        """What to use instead of a plan that raised this; None: nothing, the error stands.
+
+        All threads that were on the failed plan get the same successor. The failed plan is closed.
+
+        Raises:
+            DeviceLostError: A device is lost and nothing is left that does without it.
+        """
+        with self._lock:
+            known = self._successors.get(failed)
+            if known is not None or self._closed:
+                return known
+            if self._policy == "refuse" or not isinstance(error, DeviceLostError):
+                return None
+            found = self._search(failed, error)
+            self._successors[failed] = found
+            about = {"plan": found.about.get("plan"), "backend": found.plan.backend}
+            devices = list(found.plan.placement.devices)
+            self.losses.append({"error": str(error), "now": {**about, "devices": devices}})
+            _LOG.warning("%s Now running on %s, devices %s.", error, found.plan.backend, devices)
+        with suppress(BackendError):
+            failed.close()
+        return found
+
+    def close(self, now: Opened) -> None:
+        """Close a plan and whatever took over from it; nothing is opened afterwards."""
+        with self._lock:
+            self._closed = True
+            chain = [now]
+            while (following := self._successors.get(chain[-1])) is not None:
+                chain.append(following)
+        for opened in chain:
+            opened.close()
+
+    def _search(self, failed: Opened, error: DeviceLostError) -> Opened:
+        """The first candidate that opens and computes what it should."""
+        self._bury(failed.plan, error)
+        tried = []
+        for label, attempt in self._candidates(failed):
+            try:
+                return attempt()
+            except (BackendError, CheckFailedError, DeploymentError) as reason:
+                if isinstance(reason, DeviceLostError) and reason.device is not None:
+                    self._bury(failed.plan, reason)
+                tried.append(f"[{label}] {reason}")
+        raise DeviceLostError(
+            f"{error} Nothing else can answer: {' '.join(tried)}", error.device
+        ) from error
+
+    def _bury(self, plan: Plan, error: DeviceLostError) -> None:
+        """Remember what is dead: the device that the error names, else all of the plan."""
+        lost = plan.placement.devices if error.device is None else (error.device,)
+        self._dead |= {(device_family(plan.backend), device) for device in lost}
+
+    def _candidates(self, failed: Opened) -> Iterator[tuple[str, Callable[[], Opened]]]:
+        moved = self._move(failed)
+        if moved is not None:
+            yield "the same engines elsewhere", lambda: self._reopen(failed, moved)
+        if self._path is not None:
+            path = self._path
+            yield (
+                "another plan",
+                lambda: open_best(Deployment.open(path), self.options, unfit=self._unfit),
+            )
+
+    def _move(self, failed: Opened) -> Plan | None:
+        """The plan on those of its devices that are left."""
+        plan, family = failed.plan, device_family(failed.plan.backend)
+        left = [d for d in plan.placement.devices if (family, d) not in self._dead]
+        gone = [d for d in plan.placement.devices if (family, d) in self._dead]
+        if not left:
+            return None
+        targets = {device: left[i % len(left)] for i, device in enumerate(gone)}
+        return replace(plan, placement=remap(plan.placement, targets))
+
+    def _reopen(self, failed: Opened, plan: Plan) -> Opened:
+        key = failed.about.get("plan")
+        if self._path is None or key is None:
+            return open_plan(failed.spec, plan, failed.files, self.options)
+        found = Deployment.open(self._path)
+        files = read_plan(found, key)
+        moved = PlanFiles(key=key, plan=plan, engines=files.engines, canary=files.canary)
+        opened = open_proved(found.spec, moved, self.options, f"{self._path}, plan {key}")
+        return replace(opened, about={"path": str(self._path), **opened.about, "skipped": {}})
+
+    def _unfit(self, plan: Plan) -> str | None:
+        family = device_family(plan.backend)
+        dead = [d for d in plan.placement.devices if (family, d) in self._dead]
+        return f"it needs device {dead[0]}, which is lost." if dead else None

@@ -1,0 +1,169 @@
+"""A plan whose engines are loaded and whose executor is ready: what a ``Runtime`` runs on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..deployment import Deployment
+from ..placement import check_placement
+from ..plan import Plan
+from ..spec import ModelSpec
+from .backend import Backend, LoadedPlan, load_backend
+from .canary import check_canary
+from .choose import NOT_HERE, PlanFiles, none_runs, order_plans, read_plan
+from .executor import Executor
+from .inputs import address_of, check_count
+from .outputs import OutputPool
+
+Logits = NDArray[np.float32]
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenOptions:
+    """How to open any plan; see ``Runtime.open``. ``loader``: a backend instance to use."""
+
+    slots: int = 1
+    threads: int | None = None
+    trace: bool = False
+    loader: Backend | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Opened:
+    """One plan, ready to answer. ``files`` are its engines; ``about`` is for people.
+
+    Owns: executor, engines and devices, and device memory of ``outputs``.
+    """
+
+    spec: ModelSpec
+    plan: Plan
+    files: Mapping[str, Path]
+    loaded: LoadedPlan
+    executor: Executor
+    outputs: OutputPool
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def answer(self, images: NDArray[np.float32]) -> Logits:
+        """Logits (N, K) of host images (N, C, H, W), C-contiguous; a fresh array."""
+        batch, _, height, width = images.shape
+        logits = np.empty((batch, self.spec.num_classes), dtype=np.float32)
+        self.executor.run(address_of(images), address_of(logits), (batch, height, width))
+        return logits
+
+    def close(self) -> None:
+        """Wait for the calls in flight, then free everything. Idempotent."""
+        self.executor.close()
+        self.outputs.close()
+        self.loaded.close()
+
+
+def open_plan(
+    spec: ModelSpec, plan: Plan, files: Mapping[str, Path], options: OpenOptions
+) -> Opened:
+    """Load the engines of a plan and make its executor.
+
+    Raises:
+        SpecError: The placement does not compute the network, or no slot or thread was given.
+        BackendError: The plan does not run on this machine.
+    """
+    check_placement(plan.placement, spec)
+    if options.threads is not None:
+        check_count("threads", options.threads)
+    loader = options.loader or load_backend(plan.backend)
+    with ExitStack() as undo:
+        loaded = loader.load(spec, plan, files, options.threads, trace=options.trace)
+        undo.callback(loaded.close)
+        executor = Executor(
+            spec=spec,
+            placement=plan.placement,
+            devices=loaded.devices,
+            engines=loaded.engines,
+            input_size=plan.input_size,
+            max_batch=plan.max_batch,
+            slots=options.slots,
+        )
+        undo.pop_all()
+    return Opened(
+        spec=spec,
+        plan=plan,
+        files=files,
+        loaded=loaded,
+        executor=executor,
+        outputs=OutputPool(executor.allocate_logits),
+    )
+
+
+def open_proved(spec: ModelSpec, files: PlanFiles, options: OpenOptions, where: str) -> Opened:
+    """Open a plan and run its canary, if it has one.
+
+    Args:
+        spec: The network.
+        files: The plan, its engines and its canary.
+        options: How to open it.
+        where: For messages.
+
+    Raises:
+        CheckFailedError: The canary gave other logits than when the plan was built.
+        BackendError: The plan does not run on this machine.
+    """
+    opened = open_plan(spec, files.plan, files.engines, options)
+    with ExitStack() as undo:
+        undo.callback(opened.close)
+        about: dict[str, Any] = {"plan": files.key}
+        if files.canary is not None:
+            limit = files.plan.made.get("tolerance")
+            about["canary"] = check_canary(opened.answer, files.canary, limit, where=where)
+        undo.pop_all()
+    return replace(opened, about=about)
+
+
+def open_best(
+    found: Deployment,
+    options: OpenOptions,
+    *,
+    backend: str | None = None,
+    key: str | None = None,
+    unfit: Callable[[Plan], str | None] = lambda plan: None,
+) -> Opened:
+    """Open the first plan that runs here.
+
+    Args:
+        found: The deployment.
+        options: How to open it.
+        backend: Plans of this backend only.
+        key: This plan only; then what keeps it from running is raised as it is.
+        unfit: Why a plan must not be tried, if so.
+
+    Raises:
+        DeploymentError: There is no such plan, or a file was changed.
+        BackendError: No plan runs on this machine; the message has the reason for each.
+        CheckFailedError: A plan loads, and computes something else than when it was built.
+    """
+    skipped: dict[str, str] = {}
+    for name in order_plans(found, backend=backend, key=key):
+        files = read_plan(found, name)
+        why = unfit(files.plan)
+        if why is not None:
+            skipped[name] = why
+            continue
+        try:
+            opened = open_proved(found.spec, files, options, f"{found.path}, plan {name}")
+        except NOT_HERE as error:
+            if key is not None:
+                raise
+            _LOG.warning("plan %s does not run on this machine: %s", name, error)
+            skipped[name] = str(error)
+            continue
+        _LOG.info("%s: running plan %s on %s", found.path, name, files.plan.backend)
+        return replace(opened, about={"path": str(found.path), **opened.about, "skipped": skipped})
+    raise none_runs(found, skipped)
