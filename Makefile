@@ -24,7 +24,10 @@ READY := $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
 # One thread for each test process, and none that spins while it waits: the machine is shared.
 QUIET := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
 
-.PHONY: help install demo test test-all check lint format bench build clean
+# The Python for the tests on a GPU: an image's own will do if it has numpy, pytest and cuda-bindings.
+GPU_PYTHON ?= $(BIN)/python
+
+.PHONY: help install demo test test-all test-gpu check lint format bench build clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -55,6 +58,9 @@ test: $(READY) ## Run the tests, but for the slow ones
 test-all: $(READY) ## Run all tests
 	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
+test-gpu: ## Run the tests that need a GPU; none may be skipped for want of one (GPU_PYTHON=...)
+	PARNET_REQUIRE_GPU=1 $(GPU_PYTHON) -m pytest -m "gpu or tensorrt" $(PYTEST_ARGS) tests/gpu
+
 lint: $(READY) ## Style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -72,6 +78,7 @@ build: $(READY) ## Build the wheel and the source distribution into dist/
 	@ls dist
 	rm -rf build
 
+check: export PARNET_REQUIRE_STUBS = 1
 check: lint test-all build ## Everything that CI runs
 
 bench: $(READY) ## Measure everything in benchmarks/ on ParNet-S (minutes; nothing else may run)
