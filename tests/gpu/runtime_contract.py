@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from parnet_deploy.builder.options import BuildOptions
 
 from parnet_deploy import Runtime
 from parnet_deploy.builder.build import build_to_deployment
+from parnet_deploy.builder.options import BuildOptions
 from parnet_deploy.deployment import Deployment
 from parnet_deploy.errors import (
     BackendError,
