@@ -14,12 +14,13 @@ from tests.stubs.cuda_stub import missing_compiler, stub_is_loaded
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.name for path in (ROOT / "tests" / "runtime_gpu").glob("test_*.py"))
 
+PLAIN = ("-p", "no:xdist", "-p", "no:cacheprovider")
+
 
 def pytest_in_own_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
-        + list(arguments),
+        [sys.executable, "-m", "pytest", "-q", *PLAIN, *arguments],
         cwd=ROOT,
         env={**clean, **environment},
         capture_output=True,
@@ -40,7 +41,10 @@ def test_over_the_stand_in_driver(name: str) -> None:
 
 
 def test_the_folder_is_not_collected_with_the_others() -> None:
-    done = pytest_in_own_process("--collect-only", "tests/runtime_gpu/..", "-k", "runtime_gpu")
+    others = (f for f in (ROOT / "tests").iterdir() if f.is_dir() and f.name != "runtime_gpu")
+    ignored = [f"--ignore={folder}" for folder in others]
+    done = pytest_in_own_process("--collect-only", "tests", *ignored)
+    assert "tests/test_cuda_stub.py::" in done.stdout, done.stdout + done.stderr
     assert "runtime_gpu/test_" not in done.stdout
     assert not stub_is_loaded()
 

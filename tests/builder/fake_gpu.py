@@ -19,10 +19,19 @@ sys.modules["tensorrt"] = fake_tensorrt({version!r}, Faults(**{faults!r}), **{co
 
 
 class FakeGpu:
-    """What the next child processes find: a version of TensorRT, its faults, a GPU."""
+    """What the next child processes find: a version of TensorRT, its faults, a GPU.
 
-    def __init__(self, folder: Path, driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._shim = folder / "shim"
+    Args:
+        folder: For the shim and the caches.
+        driver: The stub driver.
+        monkeypatch: Of the test.
+        prelude: Python that the child runs when it imports TensorRT, before the fake one is there.
+    """
+
+    def __init__(
+        self, folder: Path, driver: Path, monkeypatch: pytest.MonkeyPatch, prelude: str = ""
+    ) -> None:
+        self._shim, self._prelude = folder / "shim", prelude
         self._shim.mkdir()
         self.cache = folder / "cache"
         self._monkeypatch = monkeypatch
@@ -34,7 +43,7 @@ class FakeGpu:
     def install(self, version: str = "10.16", faults: Faults | None = None, **control: str) -> None:
         """Put this version there, with these faults."""
         text = _SHIM.format(version=version, faults=asdict(faults or Faults()), control=control)
-        (self._shim / "tensorrt.py").write_text(text, encoding="utf-8")
+        (self._shim / "tensorrt.py").write_text(f"{self._prelude}\n{text}", encoding="utf-8")
 
     def break_import(self, statement: str) -> None:
         """The module runs this instead."""

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-CHANNELS = 4
+CHANNELS = 32  # what every INT8 kernel takes
 
 
 def conv_graph(
@@ -16,7 +16,7 @@ def conv_graph(
     batch: int | None = None,
     float_tail: bool = False,
 ) -> bytes:
-    """Two convolutions with a ReLU between, (N, 4, H, W) to (N, 4, H, W); size free.
+    """Two convolutions with a ReLU between, (N, 32, H, W) to the same; size free.
 
     The batch is free too unless one is given. ``float_tail`` adds a Sigmoid in float32 behind a
     half network.
@@ -28,14 +28,14 @@ def conv_graph(
         nodes.append(helper.make_node("Cast", [x], ["x16"], name="to_half", to=TensorProto.FLOAT16))
         x = "x16"
     for index in range(2):
-        weight = random.normal(size=(CHANNELS, CHANNELS, 3, 3)).astype(kind) / 6
+        weight = random.normal(size=(CHANNELS, CHANNELS, 3, 3)).astype(kind) / 17
         weights.append(numpy_helper.from_array(weight.astype(kind), f"w{index}"))
+        w = f"w{index}"
         if quantized:
             x = _quantize(nodes, weights, x, f"q{index}", kind)
+            w = _quantize(nodes, weights, w, f"{w}q", kind)
         out = f"c{index}"
-        nodes.append(
-            helper.make_node("Conv", [x, f"w{index}"], [out], name=f"conv{index}", pads=[1] * 4)
-        )
+        nodes.append(helper.make_node("Conv", [x, w], [out], name=f"conv{index}", pads=[1] * 4))
         x = out
         if index == 0:
             nodes.append(helper.make_node("Relu", [x], ["r"], name="relu"))
@@ -52,8 +52,9 @@ def conv_graph(
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, axes)] for name in ("x", "y")
     )
     graph = helper.make_graph(nodes, "graph", inputs, outputs, weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)])
-    model.ir_version = 9
+    opset = 19 if half and quantized else 17  # 17 is what TensorRT 8.6 reads
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    model.ir_version = 9 if opset == 19 else 8
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)
 

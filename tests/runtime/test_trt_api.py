@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ KINDS = {
 GUARDED = {
     # what our code asks for by hasattr or after weakly_typed, and the versions that have it
     "trt.IProgressMonitor": {"10.16", "11.4"},
+    "trt.ExecutionContextAllocationStrategy": {"10.16", "11.4"},
     "trt.ExecutionContextAllocationStrategy.USER_MANAGED": {"10.16", "11.4"},
     "IBuilderConfig.progress_monitor": {"10.16", "11.4"},
     "ICudaEngine.device_memory_size": {"8.6", "10.16"},
@@ -71,10 +73,10 @@ def _named(node: ast.Attribute) -> Iterator[str]:
         value = value.value
     if not isinstance(value, ast.Name):
         return
-    names = chain[::-1]
-    if value.id == "trt" and not names[0].startswith("__"):
+    names = list(takewhile(lambda name: not name.startswith("__"), chain[::-1]))
+    if names and value.id == "trt":
         yield ".".join(["trt", *names[:2]])
-    elif value.id in KINDS:
+    elif names and value.id in KINDS:
         yield f"{KINDS[value.id]}.{names[0]}"
 
 
@@ -82,8 +84,7 @@ def exists(surface: dict[str, Any], name: str) -> bool:
     first, *rest = name.removeprefix("trt.").split(".")
     if first not in surface:
         return False
-    attributes = [name for name in rest if name not in ("__members__", "__init__")]
-    return all(attribute in (surface[first] or ()) for attribute in attributes)
+    return all(attribute in (surface[first] or ()) for attribute in rest)
 
 
 def test_the_search_finds_what_is_used() -> None:

@@ -193,14 +193,16 @@ class TestCapture:
         ok(d.cuGraphDestroy(graph))
         ok(d.cuGraphExecDestroy(executable))
 
-    def test_launches_of_one_graph_are_counted_when_they_overlap(self, cuda, primary):
-        on = self.begin()
+    @pytest.mark.parametrize("ordered", [True, False])
+    def test_launches_of_one_graph_are_counted_when_they_overlap(self, cuda, primary, ordered):
+        on, other = self.begin(), stream()
         cuda.launch(int(on), lambda: None)
         executable = ok(d.cuGraphInstantiate(ok(d.cuStreamEndCapture(on)), 0))
-        ok(d.cuGraphLaunch(executable, on))
-        assert cuda.overlaps == 0
-        ok(d.cuGraphLaunch(executable, on))
-        assert cuda.overlaps == 1
+        for launch_in in (on, on if ordered else other):
+            ok(d.cuGraphLaunch(executable, launch_in))
+        ok(d.cuStreamSynchronize(on))
+        ok(d.cuStreamSynchronize(other))
+        assert cuda.overlaps == (0 if ordered else 1)
 
     @pytest.mark.parametrize("call", [lambda: d.cuMemAlloc(16), d.cuCtxSynchronize])
     def test_what_waits_or_allocates_is_refused_and_spoils_the_capture(self, cuda, primary, call):

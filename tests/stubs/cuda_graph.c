@@ -279,7 +279,6 @@ PUBLIC CUresult cuGraphLaunch(Handle handle, Handle on)
     Exec *exec;
     Stream *stream;
     TRY(find_launch(handle, on, &exec, &stream));
-    if (exec->last && !exec->last->reached) state.overlaps++;
     Op op = {.what = LAUNCH, .mark = new_mark(), .before = exec->last, .body = exec->body};
     op.done = calloc(exec->body->count + 1, sizeof(bool));
     op.left = exec->body->count;

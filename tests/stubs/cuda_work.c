@@ -115,12 +115,15 @@ static void pop(Stream *stream)
     free(op);
 }
 
-static bool ready(const Stream *stream)
+static bool ready(Stream *stream)
 {
-    const Op *op = stream->first;
+    Op *op = stream->first;
     if (!op) return false;
     if (op->what == WAIT) return op->mark->reached;
-    return op->what != LAUNCH || !op->before || op->before->reached;
+    if (op->what != LAUNCH || !op->before || op->before->reached) return true;
+    state.overlaps += !op->waited; /* nothing but the graph itself keeps them apart */
+    op->waited = true;
+    return false;
 }
 
 static void free_if_gone(Stream *stream)

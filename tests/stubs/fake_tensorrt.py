@@ -22,6 +22,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -67,15 +68,22 @@ class Faults:
     starts: bool = True  # whether Builder and Runtime do
 
 
+Launch = Callable[[int, Callable[[], None], Sequence[int]], None]
+"""Puts work into a stream, by its handle; the addresses are of all memory that it touches."""
+
+
 @dataclass
 class Control:
-    """What tests set on a fake module: faults, the GPU, and how work is launched."""
+    """What tests set on a fake module: faults, the GPU, and how work is launched.
+
+    Where ``launch`` runs it later, maybe again and again (a graph), the stream orders it.
+    """
 
     version: str
     faults: Faults = field(default_factory=Faults)
     device: str = "Fake GPU"
     capability: str = "9.0"
-    launch: Callable[[int, Callable[[], None]], None] = lambda stream, work: work()
+    launch: Launch = lambda stream, work, touches: work()
     built: int = 0
     measured: int = 0  # tactics that no timing cache knew
 
@@ -88,6 +96,7 @@ def fake_tensorrt(version: str = "10.16", faults: Faults | None = None, **contro
     """A module object with the API of one version."""
     full = VERSIONS[version]
     module: Any = ModuleType("tensorrt")
+    module.__spec__ = ModuleSpec("tensorrt", None)
     module.__version__ = full
     module._control = Control(version=full, faults=faults or Faults(), **control)
     major = module._control.major
@@ -627,7 +636,7 @@ class IExecutionContext:
         self._addresses: dict[str, int] = {}
         self._profile = -1
         self._host = threading.Lock()
-        self._pending: list[int] = []
+        self._memory: list[int] = []  # scratch that the caller gave
         self._aux: list[int] = []
         self.nvtx_verbosity = self._trt.ProfilingVerbosity[engine._head["verbosity"]]
         self._claim(0)
@@ -706,10 +715,12 @@ class IExecutionContext:
     @device_memory.setter
     def device_memory(self, memory: int) -> None:
         self._scratch_set = self._check_scratch(memory, self._engine._scratch)
+        self._memory = [memory]
 
     @only(10, 11)
     def set_device_memory(self, memory: int, size: int) -> None:
         self._scratch_set = self._check_scratch(memory, size)
+        self._memory = [memory]
 
     def _check_scratch(self, memory: int, size: int) -> bool:
         if memory % 256 or size < self._engine._scratch:
@@ -724,21 +735,14 @@ class IExecutionContext:
         if not self._host.acquire(blocking=False):
             raise AssertionError("two threads enqueue one context at once")
         try:
-            if self._pending and set(self._pending) != {stream_handle}:
-                raise AssertionError("one context is enqueued into two streams at once")
             problem = self._problem()
             if problem or control.faults.enqueue_fails:
                 return self._refuse(problem or "enqueue failed: an injected fault")
             work = self._work(dict(self._addresses), {**self._static(), **self._shapes})
-            self._pending.append(stream_handle)
-
-            def run() -> None:
-                try:
-                    work()
-                finally:
-                    self._pending.remove(stream_handle)
-
-            control.launch(stream_handle, run)
+            try:
+                control.launch(stream_handle, work, [*self._addresses.values(), *self._memory])
+            except RuntimeError as error:  # the driver refuses: the real one returns False too
+                return self._refuse(str(error))
         finally:
             self._host.release()
         return True
