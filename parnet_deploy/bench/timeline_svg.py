@@ -132,11 +132,12 @@ def _bar(span: Span, call: Call, scale: float, rows: dict[tuple[int, int], float
         f'<rect class="bar {kind}" x="{x:.1f}" y="{y:g}" width="{max(width, 1.5):.1f}" '
         f'height="{BAR}" rx="{min(3.0, width / 3):.1f}"><title>{escape(about)}</title></rect>'
     )
-    if width >= CHARACTER * len(span.name) + 10:
+    fitting = [t for t in (span.name, span.name.split()[0]) if width >= CHARACTER * len(t) + 8]
+    if fitting:
         classes = "in critical" if "critical" in kind else "in"
         yield (
             f'<text class="{classes}" x="{x + width / 2:.1f}" y="{y + BAR / 2 + 4:g}" '
-            f'text-anchor="middle" pointer-events="none">{escape(span.name)}</text>'
+            f'text-anchor="middle" pointer-events="none">{escape(fitting[0])}</text>'
         )
 
 

@@ -10,6 +10,13 @@ from rich.text import Text
 
 from . import render
 
+_LANE = {
+    "engines": "engines",
+    "copies": "copies",
+    "waiting": "wait",
+    "launching": "launch",
+    "done": "done",
+}
 _PARTS = (("engines_us", "engines"), ("copies_us", "copies"), ("launching_us", "launching"))
 
 
@@ -19,17 +26,17 @@ def draw_timeline_table(report: Mapping[str, Any], picture: str) -> list[Rendera
     shares = ", ".join(f"{name} {micros_text(split[key])}" for key, name in _PARTS)
     path = f" {render.ARROW} ".join(row["name"] for row in report["critical"])
     low, high = report["overlap_range"]
-    found = render.table("lane", *(f">{name}" for name in ("engines", "copies", "waiting")),
-                         ">launching", ">done", "longest gap")  # fmt: skip
+    unit, scale = ("ms", 1e-3) if report["wall_us"] >= 10_000 else ("us", 1.0)
+    figures = [f">{name}" for name in (*_LANE.values(), "gap")]
+    found = render.table(f"{unit}: lane", *figures, "before~")
     for lane in report["lanes"]:
         gap = lane["longest_gap"]
+        copies = [lane["device"], lane["lane"]] in report["copy_lanes"]
+        times = [*(lane[f"{name}_us"] for name in _LANE), gap["us"]]
         found.add_row(
-            f"device {lane['device']} lane {lane['lane']}",
-            *(
-                micros_text(lane[f"{key}_us"])
-                for key in ("engines", "copies", "waiting", "launching", "done")
-            ),
-            f"{micros_text(gap['us'])} before {gap['before']}" if gap["before"] else "",
+            f"{lane['device']}/{lane['lane']}{' copies' if copies else ''}",
+            *(_number(value * scale) for value in times),
+            gap["before"],
         )
     drawn: list[RenderableType] = [
         render.facts(
@@ -44,8 +51,8 @@ def draw_timeline_table(report: Mapping[str, Any], picture: str) -> list[Rendera
         render.spaced(found),
         "",
         Text(
-            "Waiting: for other lanes. Launching: all was ready. Traced without graphs: gaps are "
-            "longer than in a timed call.",
+            "Lane: device/lane. Wait: for other lanes. Launch: all was ready. Gap: the longest of both. "
+            "Traced without graphs: gaps are longer than in a timed call.",
             style="key",
         ),
     ]
@@ -57,4 +64,8 @@ def draw_timeline_table(report: Mapping[str, Any], picture: str) -> list[Rendera
 
 def micros_text(us: float) -> str:
     """Microseconds, or milliseconds where there are many."""
-    return render.ms_text(us / 1000) if us >= 1000 else f"{render.three_digits(us)} us"
+    return render.ms_text(us / 1000) if us >= 1000 else f"{_number(us)} us"
+
+
+def _number(value: float) -> str:
+    return render.three_digits(value) if value >= 0.0005 else "0"

@@ -63,8 +63,10 @@ class LoadedPlan:
         Goes on whatever one of them raises; the last error surfaces.
         """
         with ExitStack() as parts:  # last in, first out
-            for part in (*self.devices.values(), *self.engines.values()):
-                parts.callback(part.close)
+            for device in self.devices.values():
+                parts.callback(device.close)
+            for engine in self.engines.values():
+                parts.callback(engine.close)
 
 
 class Backend(Protocol):
