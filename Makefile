@@ -20,11 +20,15 @@ BENCHMARKS := startup cpu overhead fusion_forms precision
 comma := ,
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
+BINDINGS := $(VENV)/tensorrt/.ready
 
 # One thread for each test process, and none that spins while it waits: the machine is shared.
 QUIET := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
 
-.PHONY: help install demo test test-all check lint format bench build clean
+# The Python for the tests on a GPU: an image's own will do if it has numpy, pytest and cuda-bindings.
+GPU_PYTHON ?= $(BIN)/python
+
+.PHONY: help install demo test test-all test-gpu gpu-fixtures check lint format bench build clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -46,14 +50,31 @@ $(READY): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 		-c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
+# TensorRT's Python bindings (1 MB each, no TensorRT and no GPU in them), which tests compare with.
+# 8.6.1 has wheels up to Python 3.11.
+$(BINDINGS): | $(READY)
+	@echo "Installing the bindings of TensorRT 8.6, 10.16 and 11.4 into $(VENV)/tensorrt."
+	@install() { $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps \
+		--upgrade --target "$(VENV)/tensorrt/$$2" "$$1==$$2"; }; \
+		install tensorrt_cu12_bindings 10.16.1.11 && install tensorrt_cu13_bindings 11.4.0.106 \
+		&& { $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))' \
+			|| install tensorrt_bindings 8.6.1; }
+	@touch $@
+
 demo: $(READY) ## A trained network from checkpoint to answers, in about a minute
 	$(BIN)/parnet-deploy demo
 
 test: $(READY) ## Run the tests, but for the slow ones
 	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
 
-test-all: $(READY) ## Run all tests
+test-all: $(READY) $(BINDINGS) ## Run all tests
 	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+gpu-fixtures: $(READY) ## Make what the GPU tests cannot make without PyTorch (tests/gpu/prepared)
+	$(QUIET) $(BIN)/python -m tests.gpu.prepare
+
+test-gpu: ## Run the tests that need a GPU; none may be skipped for want of one (GPU_PYTHON=...)
+	PARNET_REQUIRE_GPU=1 $(GPU_PYTHON) -m pytest -m "gpu or tensorrt" $(PYTEST_ARGS) tests/gpu
 
 lint: $(READY) ## Style, types and layers
 	$(BIN)/ruff check .
@@ -72,6 +93,7 @@ build: $(READY) ## Build the wheel and the source distribution into dist/
 	@ls dist
 	rm -rf build
 
+check: export PARNET_REQUIRE_STUBS := 1
 check: lint test-all build ## Everything that CI runs
 
 bench: $(READY) ## Measure everything in benchmarks/ on ParNet-S (minutes; nothing else may run)

@@ -183,7 +183,7 @@ def _bare_session(network: Network) -> GpuArm:
         import onnxruntime as ort
     except ModuleNotFoundError as error:
         raise Unavailable("onnxruntime is not installed") from error
-    from parnet_deploy.runtime.onnxruntime_cuda import PROVIDER, check_provider, open_session
+    from parnet_deploy.runtime.ort_cuda_session import PROVIDER, check_provider, open_session
 
     check_provider()
     clock, spec = network.clock, network.model.spec

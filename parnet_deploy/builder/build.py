@@ -7,62 +7,28 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from .. import __version__
 from ..deployment import Deployment, step_key
-from ..errors import (
-    DeploymentChangedError,
-    DeploymentError,
-    DeviceUnavailableError,
-    SpecError,
-)
+from ..errors import DeploymentChangedError, DeploymentError, SpecError
 from ..plan import CANARY_FILE, PLAN_FILE, PLAN_SCHEMA, Plan
-from ..reference import REFERENCE, Reference, random_image
-from ..runtime.backend import backend_rank
+from ..reference import REFERENCE, Reference
 from ..runtime.cores import usable_cores
-from ..runtime.machine import describe_machine, machine_key, package_versions, probe_gpus
-from ..runtime.session import Runtime
-from ..spec import IMAGE, LOGITS, ModelSpec
+from ..runtime.machine import machine_key, package_versions
 from ..steps import Progress, StepResult, read_reference, write_report
 from .candidates import Candidate, cpu_candidates, device_candidates
-from .onnx_merge import merge_segment
-from .planner import Built, choose_fastest, engine_files
-from .precisions import Source, check_precision, find_sources, source_of
-from .verify import Arrays, part_values, verify_engines, verify_whole
+from .gpus import choose_backend
+from .make import exported_size, open_workshop
+from .options import BuildOptions
+from .planner import Built, choose_fastest, choose_predicted
+from .precisions import Source, find_sources, source_of
+
+__all__ = ["BuildOptions", "build_to_deployment", "choose_backend"]
 
 BUILD_VERSION = 1  # raise when the same inputs would give other engines
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildOptions:
-    """What the user may choose. ``threads`` None means every usable core."""
-
-    backend: str | None = None
-    placement: str = "auto"
-    gpus: tuple[int, ...] = ()
-    threads: int | None = None
-    max_batch: int = 8
-    precision: str = "fp32"
-
-    def __post_init__(self) -> None:
-        check_precision(self.precision)
-        if self.max_batch < 1:
-            raise SpecError(f"max batch: got {self.max_batch}, expected 1 or more.")
-        if self.threads is not None and self.threads < 1:
-            raise SpecError(f"threads: got {self.threads}, expected 1 or more.")
-
-    @property
-    def plan_key(self) -> str:
-        """Name of the plan that these options give: a new build replaces it."""
-        where = "-gpus" + "+".join(map(str, self.gpus)) if self.gpus else ""
-        cores = f"-{self.threads}threads" if self.threads else ""
-        return f"{self.backend}-{self.precision}-{self.placement}{where}{cores}"
 
 
 def build_to_deployment(
@@ -89,13 +55,12 @@ def build_to_deployment(
     plan_key = options.plan_key
     key = _step_key(deployment, options)
     step = f"build:{plan_key}"
-    if deployment.is_current(step, key):
+    if deployment.is_current(step, key) and not options.rebuild:
         report = json.loads(deployment.read_bytes(f"plans/{plan_key}/{PLAN_FILE}"))
         return StepResult(path=directory, skipped=True, report={"plan": plan_key, **report})
     with _scratch_folder() as scratch:
         reference = read_reference(deployment)
-        built = _build_all(deployment, options, scratch, on_stage)
-        best, measured = choose_fastest(deployment.spec, built, reference.image, on_stage)
+        best, measured = _build_best(deployment, options, reference, scratch, on_stage)
         plan, folder = replace(best.plan, measured=measured), best.folder
         report = plan.to_json()
         with Deployment.edit(directory) as txn:
@@ -113,7 +78,7 @@ def build_to_deployment(
             txn.finish_step(
                 step,
                 key=key,
-                options=asdict(options) | {"gpus": list(options.gpus)},
+                options=options.to_json(),
                 versions=package_versions() | {"parnet_deploy": __version__},
                 made_from={"export"} | {source.step for source in _sources(deployment, options)},
                 plans={plan_key: _summary(plan)},
@@ -139,141 +104,46 @@ def _scratch_folder() -> Iterator[Path]:
         ) from error
 
 
-def choose_backend(options: BuildOptions) -> BuildOptions:
-    """Fill in the backend, and refuse GPUs that nothing here can use.
-
-    Raises:
-        DeviceUnavailableError: With the way that works on this machine.
-        BackendError: There is no backend of this name.
-    """
-    backend = options.backend
-    if backend is not None:
-        backend_rank(backend)
-    if options.gpus and backend in (None, "onnxruntime"):
-        asked = ",".join(map(str, options.gpus))
-        count, why = probe_gpus()
-        reason = why or f"{count} here, but this version has no backend for GPUs yet"
-        raise DeviceUnavailableError(
-            f"--gpus {asked}: {reason}. On the CPU run: parnet-deploy build; "
-            f"to simulate the GPUs: parnet-deploy build --gpus {asked} --backend fake."
-        )
-    return replace(options, backend=backend or "onnxruntime")
-
-
-def _build_all(
+def _build_best(
     deployment: Deployment,
     options: BuildOptions,
+    reference: Reference,
     scratch: Path,
     on_stage: Progress,
-) -> list[Built]:
-    """Merge, write and prove every candidate in every precision that is asked for."""
-    built = []
-    for source in _sources(deployment, options):
-        folder = scratch / source.precision
-        folder.mkdir()
-        built += _build_precision(deployment, options, source, folder, on_stage)
-    return built
-
-
-def _build_precision(
-    deployment: Deployment,
-    options: BuildOptions,
-    source: Source,
-    scratch: Path,
-    on_stage: Progress,
-) -> list[Built]:
+) -> tuple[Built, Mapping[str, Any]]:
+    """Build the candidates, and take the fastest; simulated ones by arithmetic, before building."""
     spec = deployment.spec
-    graphs = {
-        part.name: onnx.load_from_string(deployment.read_bytes(f"{source.folder}/{part.name}.onnx"))
-        for part in spec.parts
-    }
-    proofs = _references(deployment, source)
-    built = []
-    for candidate in _candidates(deployment, options):
-        folder = scratch / candidate.placement.name
-        on_stage(f"building {candidate.label}, {source.precision}")
-        if not folder.exists():  # candidates may differ in threads only
-            folder.mkdir()
-            for segment in candidate.placement.segments:
-                data = merge_segment(segment, spec, graphs).SerializeToString(deterministic=True)
-                (folder / f"{segment.name}.onnx").write_bytes(data)
-        plan = _plan(deployment, options, candidate, source)
-        on_stage(f"proving {candidate.label}")
-        checks = _prove(spec, plan, folder, proofs, source.tolerance)
-        plan = replace(plan, made={**plan.made, "checks": checks})
-        built.append(Built(candidate=candidate, plan=plan, folder=folder))
-    return built
+    sources = _sources(deployment, options)
+    candidates = [
+        replace(candidate, precision=source.precision)
+        for source in sources
+        for candidate in _candidates(deployment, options)
+    ]
+    if options.backend == "fake":
+        chosen, table = choose_predicted(spec, candidates, exported_size(deployment))
+        workshop = open_workshop(deployment, options, sources, scratch, on_stage)
+        return workshop.build(chosen), table
+    workshop = open_workshop(deployment, options, sources, scratch, on_stage)
+    built, left_out = workshop.build_all(candidates)
+    return choose_fastest(spec, built, reference.image, on_stage, left_out)
+
+
+def _sources(deployment: Deployment, options: BuildOptions) -> tuple[Source, ...]:
+    assert options.backend is not None  # ``choose_backend`` has filled it in
+    return find_sources(deployment, options.backend, options.precision)
 
 
 def _candidates(deployment: Deployment, options: BuildOptions) -> tuple[Candidate, ...]:
     spec, name, cores = deployment.spec, options.placement, usable_cores()
-    if options.backend == "fake":
-        return device_candidates(spec, name, options.gpus or (0,))
+    if options.backend != "onnxruntime":
+        aux = 0 if options.backend == "onnxruntime-cuda" else options.aux_streams
+        return device_candidates(spec, name, options.devices, aux_streams=aux)
     if options.threads is not None and options.threads > cores:
         raise SpecError(
             f"threads: got {options.threads}, expected at most {cores}, the cores that this "
             "process may use."
         )
     return cpu_candidates(spec, name, threads=options.threads, cores=cores)
-
-
-def _sources(deployment: Deployment, options: BuildOptions) -> tuple[Source, ...]:
-    return find_sources(deployment, options.backend or "onnxruntime", options.precision)
-
-
-def _plan(
-    deployment: Deployment, options: BuildOptions, candidate: Candidate, source: Source
-) -> Plan:
-    size = deployment.input_size
-    if size is None or options.backend is None:
-        raise DeploymentError(
-            f"deployment {deployment.path}: it is not exported. Run: parnet-deploy export."
-        )
-    return Plan(
-        backend=options.backend,
-        placement=candidate.placement,
-        input_size=size,
-        max_batch=options.max_batch,
-        engines={s.name: f"{s.name}.onnx" for s in candidate.placement.segments},
-        precision=source.precision,
-        threads=candidate.threads,
-        made={
-            "built": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "machine": describe_machine(),
-            "parnet_deploy": __version__,
-            "tolerance": source.tolerance,
-        },
-    )
-
-
-def _references(deployment: Deployment, source: Source) -> list[tuple[Reference, Arrays]]:
-    """What to prove engines on: the stored reference; for a range of sizes, others by the parts."""
-    size, spec = deployment.input_size, deployment.spec
-    reference = read_reference(deployment, source.reference)
-    found = [(reference, part_values(deployment, reference.image, source))]
-    for height, width in size.corners[1:] if size else ():
-        values = part_values(deployment, random_image(spec, height, width), source)
-        found.append((Reference(image=values[IMAGE], logits=values[LOGITS]), values))
-    return found
-
-
-def _prove(
-    spec: ModelSpec,
-    plan: Plan,
-    folder: Path,
-    references: list[tuple[Reference, Arrays]],
-    tolerance: float,
-) -> list[dict[str, Any]]:
-    files = engine_files(plan, folder)
-    checks = []
-    for _, values in references:
-        checks += verify_engines(spec, plan, files, values, tolerance=tolerance)
-    with Runtime.from_plan(spec, plan, files) as runtime:
-        for reference, _ in references:
-            image, logits = reference.image, reference.logits
-            batch = plan.max_batch
-            checks += verify_whole(runtime, image, logits, max_batch=batch, tolerance=tolerance)
-    return [check.require().to_json() for check in checks]
 
 
 def _step_key(deployment: Deployment, options: BuildOptions) -> str:
@@ -289,7 +159,7 @@ def _step_key(deployment: Deployment, options: BuildOptions) -> str:
         version=BUILD_VERSION,
         plan_schema=PLAN_SCHEMA,
         graphs={name: deployment.artifacts[name]["sha256"] for name in (*used, REFERENCE)},
-        options=asdict(options),
+        options=options.to_json(),
         machine=machine_key(),
         packages=package_versions(),
     )
@@ -299,6 +169,7 @@ def _summary(plan: Plan) -> Mapping[str, Any]:
     return {
         "backend": plan.backend,
         "placement": plan.placement.name,
+        "aux_streams": plan.made["aux_streams"],
         "threads": plan.threads,
         "precision": plan.precision,
         "devices": list(plan.placement.devices),

@@ -4,26 +4,75 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import SpecError
-from ..placement import Placement, one, streams
+from ..placement import Placement, one, recompute, streams
 from ..spec import ModelSpec
+from .precisions import FLOAT32
 
-PLACEMENTS = ("auto", "one", "streams")
+PLACEMENTS = ("auto", "one", "one-aux", "streams", "recompute")
+CPU_PLACEMENTS = ("auto", "one", "streams")
+_SEVERAL = {"streams": streams, "recompute": recompute}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A placement and how many cores its engines may use (None: every usable one)."""
+    """A placement, and how its engines are built.
+
+    ``threads`` is how many cores they may use (None: every usable one; on GPUs it means nothing).
+    ``aux_streams`` is how many cuda_streams one engine may use besides its own. ``on_cpu`` says
+    which of the two its label tells. ``precision`` is that of the graphs it is built from.
+    """
 
     placement: Placement
     threads: int | None = None
+    aux_streams: int = 0
+    on_cpu: bool = True
+    precision: str = FLOAT32.precision
+
+    @property
+    def name(self) -> str:
+        """The name by which a user asks for it."""
+        return f"{self.placement.name}-aux" if self.aux_streams else self.placement.name
+
+    @property
+    def devices(self) -> tuple[int, ...]:
+        """The device of each stream, in their order; only one if that is all."""
+        homes = {
+            part: segment.device for segment in self.placement.segments for part in segment.parts
+        }
+        streams_ = sorted((part for part in homes if part.startswith("stream")), key=_number)
+        found = tuple(homes[part] for part in streams_)
+        return found if len(self.placement.devices) > 1 else self.placement.devices
 
     @property
     def label(self) -> str:
-        """For tables: the placement and the cores."""
-        cores = "all cores" if self.threads is None else f"{self.threads} core(s)"
-        return f"{self.placement.name}, {cores}"
+        """For tables, different for any two candidates of one build."""
+        if self.on_cpu:
+            where = "all cores" if self.threads is None else f"{self.threads} core(s)"
+        else:
+            plural = "s" if len(self.devices) > 1 else ""
+            where = f"device{plural} {','.join(map(str, self.devices))}"
+        aux = f", {self.aux_streams} auxiliary stream(s)" if self.aux_streams else ""
+        lower = "" if self.precision == FLOAT32.precision else f", {self.precision}"
+        return f"{self.placement.name}, {where}{aux}{lower}"
+
+    @property
+    def single(self) -> bool:
+        """Whether it is one engine: what everything else must beat."""
+        return len(self.placement.segments) == 1
+
+    def to_json(self) -> dict[str, Any]:
+        """How it stands in the table of a plan, as plain JSON types."""
+        return {
+            "candidate": self.label,
+            "placement": self.name,
+            "devices": list(self.devices),
+            "aux_streams": self.aux_streams,
+            "threads": self.threads,
+            "precision": self.precision,
+        }
 
 
 def cpu_candidates(
@@ -39,7 +88,7 @@ def cpu_candidates(
     if name == "streams":
         return (Candidate(placement=streams(spec), threads=threads),)
     if name != "auto":
-        raise SpecError(f"placement: got {name!r}, expected one of {', '.join(PLACEMENTS)}.")
+        raise _unknown(name, CPU_PLACEMENTS, " on the CPU" if name in PLACEMENTS else "")
     several = (threads or cores) > 1
     found = [Candidate(placement=one(spec), threads=threads)]
     if threads is None and several:
@@ -49,10 +98,47 @@ def cpu_candidates(
     return tuple(found)
 
 
-def device_candidates(spec: ModelSpec, name: str, devices: Sequence[int]) -> tuple[Candidate, ...]:
-    """What to build for numbered devices; "auto" means an engine per stream."""
-    if name == "one":
-        return (Candidate(placement=one(spec, devices[0])),)
-    if name in ("auto", "streams"):
-        return (Candidate(placement=streams(spec, devices)),)
-    raise SpecError(f"placement: got {name!r}, expected one of {', '.join(PLACEMENTS)}.")
+def device_candidates(
+    spec: ModelSpec, name: str, devices: Sequence[int], *, aux_streams: int | None = None
+) -> tuple[Candidate, ...]:
+    """What to build for numbered devices; more than one only for "auto", simplest first.
+
+    "auto" is one engine, one engine with auxiliary streams, and an engine per stream (stems shared
+    or recomputed) on the first device, the first two, and so on. A name alone means all the devices
+    that were asked for. Where a device is named again, streams share it, in lanes of their own.
+
+    Args:
+        spec: The network.
+        name: One of ``PLACEMENTS``.
+        devices: Ordinals, the first most important.
+        aux_streams: For the one engine that has them; None: one less than the network's streams.
+            0 leaves that candidate out: the backend cannot have them.
+
+    Raises:
+        SpecError: There is no placement of this name, or not with so few auxiliary streams.
+    """
+    aux = spec.streams - 1 if aux_streams is None else aux_streams
+    known = PLACEMENTS if aux else tuple(item for item in PLACEMENTS if item != "one-aux")
+    if name not in known:
+        raise _unknown(name, known, " without auxiliary streams" if name in PLACEMENTS else "")
+    single = one(spec, devices[0])
+    found = []
+    if name in ("auto", "one"):
+        found.append(Candidate(placement=single, on_cpu=False))
+    if name == "one-aux" or (name == "auto" and aux):
+        found.append(Candidate(placement=single, aux_streams=aux, on_cpu=False))
+    counts = range(1, len(devices) + 1) if name == "auto" else [len(devices)]
+    for count in counts:
+        for kind, make in _SEVERAL.items():
+            if name in ("auto", kind):
+                placement = make(spec, devices[:count])
+                found.append(Candidate(placement=placement, on_cpu=False))
+    return tuple(dict.fromkeys(found))
+
+
+def _number(part: str) -> int:
+    return int(part.removeprefix("stream"))
+
+
+def _unknown(name: str, known: Sequence[str], where: str) -> SpecError:
+    return SpecError(f"placement{where}: got {name!r}, expected one of {', '.join(known)}.")

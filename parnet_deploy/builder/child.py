@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 GRACE_S = 2.0  # for a child that was asked to end, before it is killed
+IDLE_S = 5.0
 EXIT_S = 60.0  # for a child that has closed its output
 _TAIL_BYTES = 4000
 
@@ -44,7 +45,6 @@ def run_child(
     *,
     on_event: Callable[[dict[str, Any]], str | None],
     on_idle: Callable[[], None] = lambda: None,
-    idle_s: float = 5.0,
     timeout_s: float | None = None,
 ) -> Ended:
     """Run ``python -m module`` until it ends.
@@ -57,8 +57,7 @@ def run_child(
         folder: Its working directory, where its standard error is kept.
         on_event: Called with each event; a string that it returns is the child's next input line,
             and the empty string the end of its input.
-        on_idle: Called when nothing was reported for ``idle_s``.
-        idle_s: See there.
+        on_idle: Called when nothing was reported for ``IDLE_S``.
         timeout_s: End the child so long after its start, or after its last input line.
     """
     errors = folder / "stderr.txt"
@@ -75,7 +74,7 @@ def run_child(
     asked, timed_out = True, False
     limit = _Limit(timeout_s)
     try:
-        for line in _lines(process, idle_s, limit):
+        for line in _lines(process, limit):
             if line is None:
                 on_idle()
                 continue
@@ -114,9 +113,7 @@ class _Limit:
         return self._end - time.monotonic()
 
 
-def _lines(
-    process: subprocess.Popen[bytes], idle_s: float, limit: _Limit
-) -> Iterator[bytes | None]:
+def _lines(process: subprocess.Popen[bytes], limit: _Limit) -> Iterator[bytes | None]:
     """Lines of the child's output; None when there was nothing for a while.
 
     Raises:
@@ -131,7 +128,7 @@ def _lines(
         while True:
             if limit.left_s <= 0:
                 raise TimeoutError
-            if not selector.select(min(idle_s, limit.left_s)):
+            if not selector.select(min(IDLE_S, limit.left_s)):
                 yield None
                 continue
             data = os.read(output.fileno(), 65536)

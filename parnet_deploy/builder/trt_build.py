@@ -111,7 +111,7 @@ def _configure(trt: Any, builder: Any, config: Any, job: Job) -> dict[str, Any]:
     if options.hardware_compatibility != "none":
         set_hardware(trt, config, options.hardware_compatibility)
     previews = {}
-    if len(job.profiles) > 1:  # else each profile serves one execution context at a time on 8.6
+    if weakly_typed(trt):  # from 10 on it is so: several execution contexts may use one profile
         previews = set_previews(trt, config, {"PROFILE_SHARING_0806": True})
     missing = missing_libraries(trt)
     sources = restrict_sources(trt, config) if missing else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from rich.text import Text
 from . import render
 from .chain import ensure_built, needs
 from .options import Common, deployment_argument, verb
+from .timeline_table import draw_timeline_table
 
 if TYPE_CHECKING:
     from ..measure import Arm
@@ -23,11 +25,14 @@ Examples:
   parnet-deploy bench
   parnet-deploy bench digits --budget 60 --batch 4
   parnet-deploy bench digits --against none
+  parnet-deploy bench --timeline
 
 \b
 JSON: deployment, name, skipped, report (environment, plan, backend, simulated, batch, input_size,
 rounds, arms: per arm p50_ms, p90_ms, p99_ms, first_ms, load_ms, ratio_to_ours, samples_ms;
-checks, left_out, noisy); the report is also in DEPLOYMENT/reports/bench.json.
+checks, left_out, noisy); the report is also in DEPLOYMENT/reports/bench.json. With --timeline the
+report has timeline (wall_us, overlap, critical, critical_split, lanes, simulated), and
+DEPLOYMENT/reports has timeline.json (for Perfetto) and timeline.svg.
 """
 
 
@@ -47,6 +52,7 @@ checks, left_out, noisy); the report is also in DEPLOYMENT/reports/bench.json.
     show_default=True,
     help="What to time beside it.",
 )
+@click.option("--timeline", is_flag=True, help="Also trace some calls: what overlaps, what waits.")
 @verb
 def command(
     common: Common,
@@ -57,6 +63,7 @@ def command(
     rounds: int | None,
     budget: float,
     against: str,
+    timeline: bool,
 ) -> None:
     """Time the deployment beside the trained network in PyTorch and on ONNX Runtime unfused.
 
@@ -76,13 +83,23 @@ def command(
         result = bench_to_deployment(
             directory, options, arms=arms, left_out=left_out, on_stage=report
         )
+        traced = {}
+        if timeline:
+            from ..bench.timeline_step import PICTURE, trace_to_deployment
+
+            same = replace(options, plan=result.report["plan"])
+            traced["timeline"] = trace_to_deployment(directory, same, on_stage=report).report
     document = {
         "deployment": str(directory),
         "name": directory.name,
         "skipped": result.skipped,
-        "report": result.report,
+        "report": {**result.report, **traced},
     }
-    common.output.result(document, *_draw(directory, result.report))
+    drawing = _draw(directory, result.report)
+    if traced:
+        picture = render.printable(directory / PICTURE)
+        drawing += ["", *draw_timeline_table(traced["timeline"], picture)]
+    common.output.result(document, *drawing)
 
 
 def load_arms(

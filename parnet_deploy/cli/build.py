@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import RenderableType
-from rich.text import Text
 
 from . import render
+from .build_table import draw_measured
 from .chain import ensure_exported, needs
 from .options import Common, deployment_argument, numbers_option, verb
 
@@ -20,12 +20,15 @@ _EPILOG = """\b
 Examples:
   parnet-deploy build
   parnet-deploy build digits --placement streams --threads 2
+  parnet-deploy build --gpus 0,1,2
+  parnet-deploy build --gpus 0,0,0 --placement streams
   parnet-deploy build --gpus 0,1,2 --backend fake
   parnet-deploy build --precision auto      (after parnet-deploy calibrate)
 
 \b
 JSON: deployment, name, skipped, report (plan, backend, placement, engines, threads, input_size,
-max_batch, precision, measured, made).
+max_batch, precision, measured, made). measured: median_ms, candidates (placement, devices,
+aux_streams, threads, median_ms, p99_ms, ratio, predicted, left_out, chosen), bound, note.
 """
 
 
@@ -34,12 +37,18 @@ max_batch, precision, measured, made).
 @click.option("--backend", help="What runs the engines.  [default: the best this machine has]")
 @click.option(
     "--placement",
-    type=click.Choice(["auto", "one", "streams"]),
+    type=click.Choice(["auto", "one", "one-aux", "streams", "recompute"]),
     default="auto",
     show_default=True,
-    help="One engine, an engine per stream, or the faster of the two as measured here.",
+    help="One engine, one with auxiliary cuda_streams, an engine per stream with shared or "
+    "recomputed stems, or the fastest of them as measured here.",
 )
-@numbers_option("--gpus", int, metavar="0,1,2", help="GPUs to spread the streams over.")
+@numbers_option(
+    "--gpus",
+    int,
+    metavar="0,1,2",
+    help="GPUs for the streams; auto also tries the first alone, the first two, and so on.",
+)
 @click.option("--threads", type=int, help="Cores for the engines.  [default: every usable one]")
 @click.option(
     "--precision",
@@ -51,16 +60,24 @@ max_batch, precision, measured, made).
 @click.option(
     "--max-batch", type=int, default=8, show_default=True, help="Largest batch that will be asked."
 )
+@click.option(
+    "--aux-streams",
+    type=int,
+    help="Auxiliary cuda_streams of one engine.  [default: one less than the network's streams]",
+)
+@click.option(
+    "--optimization-level", type=int, help="TensorRT: how long to search, 0 to 5.  [default: 3]"
+)
+@click.option("--workspace-mib", type=int, help="TensorRT: scratch memory.  [default: all]")
+@click.option(
+    "--hardware-compatibility",
+    metavar="LEVEL",
+    help="TensorRT: ampere_plus or same_compute_capability, for other GPUs too; slower.",
+)
+@click.option("--rebuild", is_flag=True, help="Build and measure though nothing has changed.")
 @verb
 def command(
-    common: Common,
-    deployment: str | None,
-    backend: str | None,
-    placement: str,
-    gpus: tuple[int, ...] | None,
-    threads: int | None,
-    precision: str,
-    max_batch: int,
+    common: Common, deployment: str | None, gpus: tuple[int, ...] | None, **chosen: Any
 ) -> None:
     """Build engines for this machine, prove each, measure the placements, keep the fastest.
 
@@ -72,16 +89,7 @@ def command(
         with needs("export"):
             from ..builder.build import BuildOptions, build_to_deployment, choose_backend
 
-        options = choose_backend(
-            BuildOptions(
-                backend=backend,
-                placement=placement,
-                gpus=gpus or (),
-                threads=threads,
-                precision=precision,
-                max_batch=max_batch,
-            )
-        )
+        options = choose_backend(BuildOptions(gpus=gpus or (), **chosen))
     exported = ensure_exported(directory, common.output)
     if not exported:
         common.output.note("export is there, skipped")
@@ -110,18 +118,26 @@ def _draw(common: Common, result: StepResult) -> list[RenderableType]:
             [
                 ("plan", report["plan"]),
                 ("backend", f"{report['backend']}, {report['precision']}"),
-                ("machine", f"{machine['cpu']}, {machine['cores_usable']} usable cores"),
+                ("machine", _machine(report["backend"], machine)),
                 ("engines", _engines(report, devices)),
                 ("proof", f"{len(checks)} comparisons, worst error {render.error_text(worst)}"),
             ]
         ),
-        *_measured(report["measured"]),
+        *draw_measured(report["measured"]),
         "",
         render.next_step(
             (common.run_command(result.path), "the answers"),
             (f"parnet-deploy bench {common.argument(result.path)}", "how fast, and beside what"),
         ),
     ]
+
+
+def _machine(backend: str, machine: Mapping[str, Any]) -> str:
+    gpus = [gpu["name"] for gpu in machine["gpus"]]
+    if backend in ("onnxruntime", "fake") or not gpus:
+        return f"{machine['cpu']}, {machine['cores_usable']} usable cores"
+    counts = [f"{gpus.count(name)} {name}" for name in dict.fromkeys(gpus)]
+    return f"{', '.join(counts)}; driver {machine['gpu_driver'] or 'unknown'}"
 
 
 def _engines(report: Mapping[str, Any], devices: list[int]) -> str:
@@ -137,54 +153,3 @@ def _size(report: Mapping[str, Any]) -> str:
     from ..input_size import InputSize
 
     return str(InputSize.from_json(report["input_size"]))
-
-
-def _measured(measured: Mapping[str, Any]) -> list[RenderableType]:
-    """The table of placements, and why the winner won."""
-    if "candidates" not in measured:
-        return ["", Text(f"{measured['note']}.", style="warn")]
-    several = len({row["precision"] for row in measured["candidates"]}) > 1
-    precision = ("precision",) if several else ()
-    found = render.table(
-        *precision, "placement", ">cores", ">p50", ">p99", ">ratio", ">95 % interval", ""
-    )
-    for row in measured["candidates"]:
-        ratio = row["ratio"]
-        found.add_row(
-            *((row["precision"],) if several else ()),
-            row["placement"],
-            _cores(row),
-            render.ms_text(row["median_ms"]),
-            render.ms_text(row["p99_ms"]),
-            f"{ratio['median']:.2f}",
-            "" if ratio["low"] == ratio["high"] else f"{ratio['low']:.2f} to {ratio['high']:.2f}",
-            Text(render.OK if row["chosen"] else "", style="ok"),
-        )
-    return [render.spaced(found), "", _why(measured["candidates"])]
-
-
-def _why(rows: list[Mapping[str, Any]]) -> str:
-    """One sentence: why this placement."""
-    if len(rows) == 1:
-        return f"{_label(rows[0])}: the only placement that was to be measured."
-    chosen = next(row for row in rows if row["chosen"])
-    if chosen is rows[0]:
-        return f"{_label(chosen)}: it is the simplest, and no other was clearly faster."
-    ratio = chosen["ratio"]
-    base = _label(rows[0]).lower()
-    return (
-        f"{_label(chosen)}: it takes {ratio['median']:.2f} of the time of {base}, "
-        f"measured in turns (95 % interval {ratio['low']:.2f} to {ratio['high']:.2f})."
-    )
-
-
-def _label(row: Mapping[str, Any]) -> str:
-    names = {"one": "One engine", "streams": "An engine per stream"}
-    cores = _cores(row)
-    name = names.get(row["placement"], row["placement"])
-    precision = "" if row.get("precision", "fp32") == "fp32" else f" in {row['precision']}"
-    return f"{name}{precision} on {cores} core{'' if cores == '1' else 's'}"
-
-
-def _cores(row: Mapping[str, Any]) -> str:
-    return "all" if row["threads"] is None else str(row["threads"])

@@ -77,7 +77,11 @@ def list_steps(
             directory, BuildOptions(), on_stage=lambda text: report(f"build: {text}")
         )
         measured = result.report["measured"]
-        names = {"one": "one engine", "streams": "engine per stream"}
+        names = {
+            "one": "one engine",
+            "streams": "engine per stream",
+            "recompute": "engine per stream with its own stems",
+        }
         best = names[result.report["placement"]["name"]]
         count = len(measured["candidates"])
         what = f"{best} wins of {count} placements" if count > 1 else best

@@ -175,7 +175,7 @@ def parser_errors(parser: Any) -> list[dict[str, Any]]:
             {
                 "node": name or f"number {int(error.node())}",
                 "operator": _call(error, "node_operator") or "",
-                "code": error.code().name,
+                "code": str(error.code()).rpartition(".")[2],  # its name is a method on 8.6
                 "text": error.desc(),
             }
         )

@@ -7,6 +7,7 @@ and makes every call in it; the caller's context is never changed. Calls release
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any, Protocol, TypeVar
@@ -15,7 +16,7 @@ from cuda.bindings import driver
 
 from ..errors import BackendError, DeviceLostError
 from .cuda_context import CudaContext, CudaGuard
-from .cuda_driver import device_facts, pointer_facts
+from .cuda_driver import PointerFacts, device_facts, pointer_facts, usable_devices
 from .cuda_graph import CudaGraph, record_graph
 from .cuda_memory import CudaBuffer, own_buffer
 from .cuda_stream import CudaEvent, CudaStream, borrow
@@ -28,7 +29,11 @@ __all__ = [
     "CudaEvent",
     "CudaGraph",
     "CudaStream",
+    "PointerFacts",
+    "device_facts",
     "open_devices",
+    "pointer_facts",
+    "usable_devices",
 ]
 
 WARM_UPS = 2
@@ -76,6 +81,7 @@ class CudaDevice:
         self._foreign: dict[int, CudaContext] = {}
         self._made: list[_Closable] = []
         self._enough = _PRUNE_AT
+        self._lock = threading.Lock()
         self._tracer: Tracer | None = None
         self._closed = False
         with ExitStack() as undo:
@@ -211,10 +217,11 @@ class CudaDevice:
 
     def _keep(self, made: _Made) -> _Made:
         """Remember what must be closed before the device; forget what was."""
-        self._made.append(made)
-        if len(self._made) > self._enough:
-            self._made = [kept for kept in self._made if not kept.closed]
-            self._enough = 2 * len(self._made) + _PRUNE_AT
+        with self._lock:
+            self._made.append(made)
+            if len(self._made) > self._enough:
+                self._made = [kept for kept in self._made if not kept.closed]
+                self._enough = 2 * len(self._made) + _PRUNE_AT
         return made
 
 

@@ -14,6 +14,7 @@ Function = Callable[..., Any]
 """A function of cuda.bindings: its result is a tuple that begins with the status."""
 
 _current = driver.cuCtxGetCurrent
+_push, _pop = driver.cuCtxPushCurrent, driver.cuCtxPopCurrent
 _NOT_READY = 600
 
 
@@ -65,10 +66,12 @@ class CudaContext:
             raise DeviceLostError(self.health.lost, self.ordinal)
         try:
             status, current = _current()
-            if not status and int(current) == self.handle:
+            if status:
+                result = self._call_from_elsewhere(function, arguments)
+            elif int(current) == self.handle:
                 result = function(*arguments)
             else:
-                result = self._call_from_elsewhere(function, arguments)
+                result = self._call_pushed(function, arguments)
         except (RuntimeError, ValueError) as error:
             raise translate(error, function.__name__) from error
         if result[0]:
@@ -86,7 +89,10 @@ class CudaContext:
 
     def free(self, function: Function, *arguments: Any) -> None:
         """Make a call that frees something. On a lost device it may answer what it likes."""
-        status = self._call_from_elsewhere(function, arguments)[0]
+        try:
+            status = self._call_from_elsewhere(function, arguments)[0]
+        except BackendError:  # it cannot be made current; graphs are freed without it
+            status = function(*arguments)[0]
         if status:
             error = self.failed(function.__name__, status)
             if self.health.lost is None:
@@ -113,6 +119,20 @@ class CudaContext:
                 if self.health.lost is None:
                     raise error
 
+    def _call_pushed(self, function: Function, arguments: tuple[Any, ...]) -> Any:
+        """Where another context is known to be current. Pops even if a signal handler raises."""
+        pushed = False
+        try:
+            status = _push(self.raw)[0]
+            pushed = not status
+            if status:
+                raise self.failed("cuCtxPushCurrent", status)
+            return function(*arguments)
+        finally:
+            status, current = _current()
+            if pushed if status else int(current) == self.handle:
+                _pop()
+
     def _call_from_elsewhere(self, function: Function, arguments: tuple[Any, ...]) -> Any:
         with CudaGuard(self):
             return function(*arguments)
@@ -129,16 +149,17 @@ class CudaGuard:
 
     def __enter__(self) -> None:
         context = self._context
-        self._before = current_handle()
-        if self._before != context.handle:
-            status = driver.cuCtxPushCurrent(context.raw)[0]
+        status, current = _current()
+        before = -1 if status else int(current or 0)  # not known: push, and pop again
+        if before != context.handle:
+            status = _push(context.raw)[0]
             if status:
-                self._before = context.handle
                 raise context.failed("cuCtxPushCurrent", status)
+            self._before = before
 
     def __exit__(self, *error: object) -> None:
         if self._before != self._context.handle:
-            driver.cuCtxPopCurrent()
+            _pop()
 
 
 class ClosedContext:
@@ -152,8 +173,3 @@ class ClosedContext:
     def call(self, function: Function, *arguments: Any) -> Any:
         """Refuse."""
         raise BackendError(f"{self._what} of device {self.ordinal}: it is closed. Make a new one.")
-
-
-def current_handle() -> int:
-    """The context that is current in this thread; 0 if none is."""
-    return int(ask(_current) or 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, NoReturn
 
 from cuda.bindings import driver
@@ -64,23 +65,21 @@ def record_graph(context: CudaContext, work: Callable[[], None], stream: CudaStr
         BackendError: What ``work`` raised, or the driver for other reasons.
     """
     template = _capture(context, work, stream)
-    try:
-        nodes = int(context.call(driver.cuGraphGetNodes, template))
-        if nodes == 0:
-            raise CaptureFailed(
-                "capture: got no work in the stream, expected some. The engine enqueued it on "
-                "another device or stream."
-            )
-        raw = context.call(driver.cuGraphInstantiate, template, _KEEP_PRIORITIES)
-    finally:
-        context.free(driver.cuGraphDestroy, template)  # the executable graph needs it no more
-    graph = CudaGraph(context, raw, nodes)
-    try:
+    with ExitStack() as undo:
+        with ExitStack() as spent:  # the executable graph does not need the template
+            spent.callback(context.free, driver.cuGraphDestroy, template)
+            nodes = int(context.call(driver.cuGraphGetNodes, template))
+            if nodes == 0:
+                raise CaptureFailed(
+                    "capture: got no work in the stream, expected some. The engine enqueued it on "
+                    "another device or stream."
+                )
+            raw = context.call(driver.cuGraphInstantiate, template, _KEEP_PRIORITIES)
+            graph = CudaGraph(context, raw, nodes)
+            undo.callback(graph.close)
         context.call(driver.cuGraphUpload, raw, stream.raw)
         stream.synchronize()
-    except BaseException:
-        graph.close()
-        raise
+        undo.pop_all()
     return graph
 
 

@@ -75,7 +75,7 @@ class Tracer:
         self._pending.append(pending)
         if len(self._pending) > TIMELINE_LENGTH:
             with self._lock:
-                self._read_finished()
+                self._read_finished(oldest_only=True)
                 while len(self._pending) > TIMELINE_LENGTH:
                     self._forget(self._pending.popleft())
 
@@ -94,10 +94,14 @@ class Tracer:
             while self._events:
                 self._context.free(driver.cuEventDestroy, self._events.pop())
 
-    def _read_finished(self) -> None:
+    def _read_finished(self, *, oldest_only: bool = False) -> None:
+        """Read what has finished; ``oldest_only`` stops at the first that has not."""
         for _ in range(len(self._pending)):
             pending = self._pending.popleft()
             if not self._context.ready(driver.cuEventQuery, pending.end):
+                if oldest_only:
+                    self._pending.appendleft(pending)
+                    return
                 self._pending.append(pending)
                 continue
             since_ms = self._elapsed_ms(self._anchor, pending.start)

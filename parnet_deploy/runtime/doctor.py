@@ -24,6 +24,12 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 }
 """Packages by the extra that installs them; "" is what is always there."""
 
+_CHECKS = {
+    "tensorrt": ("parnet_deploy.runtime._trt_compat", "load_tensorrt"),
+    "onnxruntime-cuda": ("parnet_deploy.runtime.ort_cuda_session", "check_provider"),
+}
+"""Backends that can be imported and still be of no use: (module, function that says why)."""
+
 _LEAST_FREE_MIB = 2048  # a large ParNet with three plans and their reports
 _FOR = {"": "everything", "cpu": "run, bench, verify", "export": "fuse, export, build"}
 _FOR["images"] = "run, demo"
@@ -81,8 +87,9 @@ def _backends(gpus: GpuReport) -> Iterator[Finding]:
             continue
         try:
             load_backend(name)
-            if name == "onnxruntime-cuda":
-                import_for("parnet_deploy.runtime.onnxruntime_cuda", "gpu").check_provider()
+            if name in _CHECKS:
+                module, check = _CHECKS[name]
+                getattr(import_for(module, BACKENDS[name].extra), check)()
         except ParnetDeployError as error:
             yield Finding(
                 group="backends",

@@ -10,42 +10,31 @@ Runtime's own graph (``enable_cuda_graph``) stays off unless asked for: before o
 request 28686 its replay waits for the stream on every run, which takes the overlap between segments
 away, and it ties a binding to one shape.
 
-Source: onnxruntime ``core/providers/cuda/cuda_execution_provider_info.cc`` (the options) and
-``core/session/inference_session.cc`` (what a run waits for).
+Source: onnxruntime ``core/session/inference_session.cc`` (what a run waits for).
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import onnxruntime as ort
 
-from ..errors import DeviceUnavailableError
+from ..errors import BackendError
 from ..placement import Segment
 from ..plan import Plan
 from ..spec import ModelSpec
 from .backend import LoadedPlan, import_for
 from .device import Capture, Device, Event, Stream, Tensor
-from .ort_sessions import CAUGHT, OrtBinding, check_session, load_error, session_options
+from .ort_cuda_session import PROVIDER, OrtCudaOptions, check_provider, open_session
+from .ort_sessions import OrtBinding, check_session
 
-PROVIDER = "CUDAExecutionProvider"
 NO_GRAPH = "an ONNX Runtime session cannot be captured from outside: it may allocate in a run"
-
-_LOG = logging.getLogger(__name__)
-_REINSTALL = (
-    "Run: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu "
-    "(the second package also runs on the CPU)."
-)
 
 
 class CudaStream(Stream, Protocol):
@@ -57,38 +46,6 @@ class CudaStream(Stream, Protocol):
 
     def traced(self, op: str, name: str) -> AbstractContextManager[object]:
         """Record the time of what is enqueued inside, if the device traces."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OrtCudaOptions:
-    """Options of the CUDA execution provider. ``memory_mib`` bounds each session's arena.
-
-    ``graph`` switches ONNX Runtime's own CUDA graph on (see the module); ``nhwc`` lets it choose
-    channels-last convolutions; ``tf32`` lets it round float32 operands to 10 bits.
-    """
-
-    memory_mib: int | None = None
-    graph: bool = False
-    nhwc: bool = False
-    tf32: bool = False
-
-    def for_session(self, device: int, stream: int) -> dict[str, str]:
-        """What a session on this device and stream is made with."""
-        options = {
-            "device_id": str(device),
-            "has_user_compute_stream": "1",
-            "user_compute_stream": str(stream),
-            "arena_extend_strategy": "kSameAsRequested",
-            "cudnn_conv_algo_search": "EXHAUSTIVE",
-            "cudnn_conv_use_max_workspace": "1",
-            "do_copy_in_default_stream": "1",
-            "enable_cuda_graph": str(int(self.graph)),
-            "prefer_nhwc": str(int(self.nhwc)),
-            "use_tf32": str(int(self.tf32)),
-        }
-        if self.memory_mib is not None:
-            options["gpu_mem_limit"] = str(self.memory_mib << 20)
-        return options
 
 
 class OrtCudaEngine:
@@ -150,8 +107,12 @@ class OrtCudaEngine:
         with self._lock, stream.traced("run", self._name):
             stream.record(self._before)
             self._stream.wait(self._before)
-            with self._device.current():  # ONNX Runtime makes its device current and leaves it so
-                binding.run()
+            try:
+                with self._device.current():  # ONNX Runtime makes its device current and leaves it
+                    binding.run()
+            except BaseException:
+                self._settle()  # nobody waits for the part of the run that was enqueued
+                raise
             self._stream.record(self._after)
             stream.wait(self._after)
 
@@ -161,9 +122,17 @@ class OrtCudaEngine:
             return
         with ExitStack() as last:
             last.callback(self._resources.close)
+            last.callback(self._drop_session)
+            self._settle()
+
+    def _drop_session(self) -> None:
+        session, self._session = self._session, None
+        with self._device.current():
+            del session
+
+    def _settle(self) -> None:
+        with contextlib.suppress(BackendError):  # it was raised before, or will be
             self._stream.synchronize()
-            with self._device.current():
-                self._session = None
 
 
 class EagerDevice:
@@ -226,74 +195,3 @@ class OnnxRuntimeCudaBackend:
             return open_session(path, options)
 
         return OrtCudaEngine(segment, device, session, graph=self._options.graph)
-
-
-def check_provider() -> None:
-    """Refuse an ONNX Runtime that has no CUDA, and say how to get one that has.
-
-    Raises:
-        DeviceUnavailableError: With the reason and the command.
-    """
-    if PROVIDER in ort.get_available_providers():
-        return
-    there = " and ".join(installed()) or f"onnxruntime {ort.__version__}"
-    why = "one overwrites files of the other" if len(installed()) > 1 else "it is the CPU's package"
-    raise DeviceUnavailableError(
-        f"onnxruntime: got {there} without the {PROVIDER} ({why}), expected onnxruntime-gpu "
-        f"alone. {_REINSTALL}"
-    )
-
-
-def installed() -> list[str]:
-    """The packages that bring a module onnxruntime, with their versions."""
-    found = []
-    for name in ("onnxruntime", "onnxruntime-gpu"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found.append(f"{name} {metadata.version(name)}")
-    return found
-
-
-def open_session(model: Path | bytes, options: Mapping[str, str]) -> Any:
-    """An ``InferenceSession`` on a GPU, and on nothing else.
-
-    Raises:
-        EngineLoadError: The file is not an ONNX model that ONNX Runtime can run.
-        OutOfMemoryError: The model does not fit into the GPU's memory.
-        DeviceUnavailableError: CUDA's libraries cannot be loaded; ONNX Runtime would use the CPU.
-    """
-    said = _preload()
-    source = model if isinstance(model, bytes) else str(model)
-    what = "engine" if isinstance(model, bytes) else f"engine {model}"
-    try:
-        session = ort.InferenceSession(
-            source,
-            session_options(threads=1),
-            providers=[(PROVIDER, dict(options))],
-            enable_fallback=0,  # else it prints the error and takes the CPU
-        )
-    except CAUGHT as error:
-        raise load_error(error, what) from error
-    if PROVIDER not in session.get_providers():
-        raise DeviceUnavailableError(
-            f"{what}: got a session on {', '.join(session.get_providers())}, expected "
-            f"{PROVIDER}: CUDA or cuDNN of the versions that onnxruntime {ort.__version__} is "
-            f"made for cannot be loaded{said and f' ({said})'}. Run: pip install "
-            "'onnxruntime-gpu[cuda,cudnn]'."
-        )
-    return session
-
-
-def _preload() -> str:
-    """Load the CUDA libraries that pip installed; returns what could not be loaded.
-
-    ONNX Runtime prints that to stdout, which belongs to the command line's answer.
-    """
-    preload = getattr(ort, "preload_dlls", None)  # from 1.21 on
-    if preload is None:
-        return ""
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        preload()
-    said = " ".join(printed.getvalue().split())
-    if said:
-        _LOG.debug("onnxruntime.preload_dlls: %s", said)
-    return said[:200]

@@ -98,9 +98,10 @@ class OrtBinding:
         where: tuple[str, int] = ("cpu", 0),
         run_options: Any = None,
     ) -> None:
-        self._session, self._name, self._inputs = session, name, inputs
+        self._session: Any = session
+        self._name, self._inputs = name, inputs
         self._where, self._run_options = where, run_options
-        self._binding = session.io_binding()
+        self._binding: Any = session.io_binding()
         self._bound: dict[str, tuple[tuple[int, ...], int]] = {}
 
     def bind_all(self, tensors: Mapping[str, Tensor]) -> None:
@@ -135,9 +136,11 @@ class OrtBinding:
             raise run_error(error, f"segment {self._name}") from error
 
     def close(self) -> None:
-        """See ``device.Binding``."""
-        self._binding.clear_binding_inputs()
-        self._binding.clear_binding_outputs()
+        """See ``device.Binding``. It lets go of the session."""
+        if self._binding is not None:
+            self._binding.clear_binding_inputs()
+            self._binding.clear_binding_outputs()
+            self._binding = self._session = None
 
 
 def check_session(session: Any, segment: Segment, spec: ModelSpec, plan: Plan) -> None:

@@ -6,10 +6,10 @@ enqueues; order between lanes comes from record and wait alone. Three rules make
 - Whoever reads a tensor that another lane wrote waits for an event recorded behind the write. The
   producer's device pushes copies to other devices: on the producer's own lane, or, where that has
   work which does not depend on the copy, on a copy lane beside it, so that it does not hold up
-  the arithmetic. Each lane has a copy lane of its own, so no copy waits for one of another lane.
+  the arithmetic. Each lane has one for each device it pushes to, so copies do not wait for others.
 - The main lane (the one that computes the logits) is the fork and the join: other lanes begin
   behind its start, and it waits for whatever is not behind it already at its end. So the next walk
-  on the same buffers cannot overtake this one.
+  on the same buffers cannot overtake this one. Devices upload the image side by side.
 - A wait that is implied by others is left out (vector clocks), so each that remains is needed.
 
 Where the order is free, what has most arithmetic behind it is enqueued first. But on a device that
@@ -139,10 +139,10 @@ class _Compiler:
             for other, position in point.known.items():
                 clock[other] = max(clock.get(other, -1), position)
 
-    def flatten(self) -> tuple[Step, ...]:
-        """The steps, with a record at each point that somebody waits for."""
+    def flatten(self, end: int | None = None) -> tuple[Step, ...]:
+        """The steps up to an item, with a record at each point that somebody waits for."""
         steps = []
-        for item in self.items:
+        for item in self.items[:end]:
             if isinstance(item, Step):
                 steps.append(item)
             elif item.event >= 0:
@@ -164,10 +164,11 @@ def compile_program(placement: Placement, spec: ModelSpec, direct: Iterable[int]
     compiler = _Compiler()
     images: dict[int, _Point] = {}
     reads_image = {segment.device for segment in segments if IMAGE in segment.inputs} - in_place
-    if main.device in reads_image:
-        compiler.add(Step(op="upload", lane=main, name=IMAGE))
-    first = len(compiler.flatten())
     start = images[main.device] = compiler.mark(main)
+    body = 0
+    if main.device in reads_image:
+        images[main.device] = compiler.add(Step(op="upload", lane=main, name=IMAGE))
+        body = len(compiler.items) - 1  # the point behind the upload is in it
     ready: dict[tuple[str, int], _Point] = {}
     routes = _copy_lanes(placement)
     for segment in segments:
@@ -197,7 +198,7 @@ def compile_program(placement: Placement, spec: ModelSpec, direct: Iterable[int]
         main=main,
         lanes=(*lanes, *sorted(set(routes.values()) - set(lanes))),
         events=tuple(compiler.events),
-        first=first,
+        first=len(compiler.flatten(body)),
         last=last,
     )
 
@@ -210,7 +211,7 @@ def _copy_lanes(placement: Placement) -> dict[tuple[str, int], Lane]:
     """
     needs = direct_needs(placement)
     taken = {_lane(segment) for segment in placement.segments}
-    beside: dict[Lane, Lane] = {}
+    beside: dict[tuple[Lane, int], Lane] = {}
     found = {}
     for index, segment in enumerate(placement.segments):
         lane = _lane(segment)
@@ -223,11 +224,11 @@ def _copy_lanes(placement: Placement) -> dict[tuple[str, int], Lane]:
             }
             if following is None or readers & _all_needs(following.name, needs):
                 continue
-            if lane not in beside:
+            if (lane, target) not in beside:
                 number = 1 + max(other.lane for other in taken if other.device == lane.device)
-                beside[lane] = Lane(lane.device, number)
-                taken.add(beside[lane])
-            found[name, target] = beside[lane]
+                beside[lane, target] = Lane(lane.device, number)
+                taken.add(beside[lane, target])
+            found[name, target] = beside[lane, target]
     return found
 
 

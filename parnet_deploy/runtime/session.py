@@ -23,6 +23,7 @@ from .device_inputs import stream_handle
 from .failover import OnDeviceLost, Standby
 from .inputs import Images, as_images, check_address, check_shape
 from .opened import Logits, Opened, OpenOptions, open_best, open_plan
+from .program import Program
 
 Answer = TypeVar("Answer")
 
@@ -259,6 +260,11 @@ class Runtime:
             "facts": dict(now.loaded.facts),
             "program": now.executor.describe(),
         }
+
+    @property
+    def program(self) -> Program:
+        """The steps of each call, in whose lanes ``timeline`` says what happened."""
+        return self._now.executor.program
 
     def timeline(self) -> tuple[TimelineEntry, ...]:
         """Operations finished lately, where the devices record them; simulated ones say so."""

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from parnet_deploy import Runtime
-from parnet_deploy.builder import build
+from parnet_deploy.builder import build, gpus, make
 from parnet_deploy.builder.build import BuildOptions, build_to_deployment
 from parnet_deploy.deployment import Deployment
 from parnet_deploy.errors import (
@@ -110,7 +110,7 @@ def test_fake_gpus_run_every_stream_on_its_own_device(exported) -> None:
 
 
 def test_gpus_without_a_gpu_name_the_way_on_the_cpu(exported, monkeypatch) -> None:
-    monkeypatch.setattr(build, "probe_gpus", lambda: (0, "no NVIDIA driver"))
+    monkeypatch.setattr(gpus, "probe_gpus", lambda: (0, "no NVIDIA driver"))
     before = files_of(exported)
     with pytest.raises(DeviceUnavailableError) as caught:
         build_to_deployment(exported, BuildOptions(gpus=(0, 1, 2)))
@@ -124,7 +124,7 @@ def test_gpus_without_a_gpu_name_the_way_on_the_cpu(exported, monkeypatch) -> No
 def test_a_wrong_engine_fails_the_gate_and_publishes_nothing(exported, monkeypatch) -> None:
     build_to_deployment(exported, BuildOptions(placement="one", max_batch=4))
     before = files_of(exported)
-    honest = build.merge_segment
+    honest = make.merge_segment
 
     def one_weight_off(*args):
         model = honest(*args)
@@ -133,7 +133,7 @@ def test_a_wrong_engine_fails_the_gate_and_publishes_nothing(exported, monkeypat
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
         return model
 
-    monkeypatch.setattr(build, "merge_segment", one_weight_off)
+    monkeypatch.setattr(make, "merge_segment", one_weight_off)
     with pytest.raises(CheckFailedError, match="engine all, logits: error") as caught:
         build_to_deployment(exported, BuildOptions(placement="one", max_batch=2))
     assert caught.value.exit_code == 3
@@ -141,7 +141,7 @@ def test_a_wrong_engine_fails_the_gate_and_publishes_nothing(exported, monkeypat
 
 
 def test_an_engine_that_gives_nan_fails_the_gate(exported, monkeypatch) -> None:
-    honest = build.merge_segment
+    honest = make.merge_segment
 
     def nan_weight(*args):
         model = honest(*args)
@@ -150,7 +150,7 @@ def test_an_engine_that_gives_nan_fails_the_gate(exported, monkeypatch) -> None:
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
         return model
 
-    monkeypatch.setattr(build, "merge_segment", nan_weight)
+    monkeypatch.setattr(make, "merge_segment", nan_weight)
     with pytest.raises(CheckFailedError, match="NaN or Inf"):
         build_to_deployment(exported, BuildOptions(placement="one"))
 
@@ -202,7 +202,7 @@ def test_an_engine_that_does_not_load_names_the_file(exported, monkeypatch) -> N
         def SerializeToString(self, deterministic: bool) -> bytes:  # noqa: N802
             return b"nonsense"
 
-    monkeypatch.setattr(build, "merge_segment", lambda *args: Nonsense())
+    monkeypatch.setattr(make, "merge_segment", lambda *args: Nonsense())
     with pytest.raises(EngineLoadError, match=r"all\.onnx: ONNX Runtime cannot load it"):
         build_to_deployment(exported, BuildOptions(placement="one"))
 

@@ -6,13 +6,7 @@ import json
 
 import pytest
 
-from parnet_deploy.cli.build import _why
 from parnet_deploy.deployment import Deployment
-
-
-def row(placement, threads, median, chosen, low=None, high=None):
-    ratio = {"median": median, "low": low or median, "high": high or median}
-    return {"placement": placement, "threads": threads, "ratio": ratio, "chosen": chosen}
 
 
 def test_it_exports_first_if_that_is_missing_and_says_so(place_deployment, invoke):
@@ -50,7 +44,7 @@ def test_json_has_the_documented_keys(built, invoke):
 
 
 def test_gpus_without_a_gpu_names_the_ways_that_work(built, invoke, snapshot, monkeypatch):
-    monkeypatch.setattr("parnet_deploy.builder.build.probe_gpus", lambda: (0, "no NVIDIA driver"))
+    monkeypatch.setattr("parnet_deploy.builder.gpus.probe_gpus", lambda: (0, "no NVIDIA driver"))
     before = snapshot()
     result = invoke("build", "--gpus", "0,1,2")
     assert result.exit_code == 1
@@ -66,23 +60,38 @@ def test_simulated_gpus(built, invoke):
     assert result.exit_code == 0
     text = " ".join(result.stdout.split())
     assert "7 engines, 3 side by side, on devices 0,1,2, for 32x32" in text
-    assert "simulated devices: nothing was measured." in text
+    assert "placement devices aux predicted" in text
+    assert "streams 0,1,2" in text
+    assert (
+        "simulated devices: nothing was measured; the placement is the best by arithmetic" in text
+    )
 
 
 def test_an_unknown_backend_is_answered_with_a_close_one(built, invoke, snapshot):
     before = snapshot()
     result = invoke("build", "--backend", "onnxrutime")
     assert result.exit_code == 1
-    assert "expected one of onnxruntime, fake. Did you mean onnxruntime?" in result.stderr
+    assert (
+        "expected one of tensorrt, onnxruntime-cuda, onnxruntime, fake. Did you mean"
+        in result.stderr
+    )
     assert snapshot() == before
 
 
 @pytest.mark.parametrize(
     ("options", "code", "text"),
     [
-        (["--placement", "to"], 2, "'auto', 'one', 'streams'"),
+        (["--placement", "to"], 2, "'auto', 'one', 'one-aux'"),
         (["--threads", "0"], 1, "error: threads: got 0, expected 1 or more."),
         (["--max-batch", "0"], 1, "error: max batch: got 0, expected 1 or more."),
+        (["--placement", "recompute"], 1, "error: placement on the CPU: got 'recompute'"),
+        (["--optimization-level", "9"], 1, "error: optimization level: got 9, expected 0 to 5."),
+        (
+            ["--workspace-mib", "64"],
+            1,
+            "error: workspace mib: got 64 with backend onnxruntime, expected backend tensorrt. "
+            "Leave out --workspace-mib.",
+        ),
     ],
 )
 def test_options_that_cannot_be(built, invoke, options, code, text):
@@ -94,7 +103,7 @@ def test_options_that_cannot_be(built, invoke, options, code, text):
 def test_a_failed_check_is_exit_3_and_publishes_nothing(
     place_deployment, invoke, snapshot, monkeypatch
 ):
-    from parnet_deploy.builder import build
+    from parnet_deploy.builder import make
     from parnet_deploy.compare import Parity
 
     def fail(*args, **more):
@@ -104,7 +113,7 @@ def test_a_failed_check_is_exit_3_and_publishes_nothing(
         return [wrong]
 
     place_deployment("exported")
-    monkeypatch.setattr(build, "verify_engines", fail)
+    monkeypatch.setattr(make, "verify_engines", fail)
     before = snapshot()
     result = invoke("build")
     assert result.exit_code == 3
@@ -112,23 +121,7 @@ def test_a_failed_check_is_exit_3_and_publishes_nothing(
     assert snapshot() == before
 
 
-@pytest.mark.parametrize(
-    ("rows", "sentence"),
-    [
-        (
-            [row("one", None, 1.0, True)],
-            "One engine on all cores: the only placement that was to be measured.",
-        ),
-        (
-            [row("one", None, 1.0, True), row("streams", None, 1.2, False)],
-            "One engine on all cores: it is the simplest, and no other was clearly faster.",
-        ),
-        (
-            [row("one", None, 1.0, False), row("one", 1, 0.5, True, 0.4, 0.6)],
-            "One engine on 1 core: it takes 0.50 of the time of one engine on all cores, "
-            "measured in turns (95 % interval 0.40 to 0.60).",
-        ),
-    ],
-)
-def test_why(rows, sentence):
-    assert _why(rows) == sentence
+def test_rebuild_builds_what_has_not_changed(built, invoke):
+    assert "unchanged, nothing to do" in invoke("build", "--placement", "one").stdout
+    again = invoke("build", "--placement", "one", "--rebuild")
+    assert "built and proved" in again.stdout

@@ -11,14 +11,15 @@ import gc
 import json
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from parnet_deploy.builder.options import BuildOptions
 
 from parnet_deploy import Runtime
 from parnet_deploy.builder.build import build_to_deployment
+from parnet_deploy.builder.options import BuildOptions
 from parnet_deploy.deployment import Deployment
 from parnet_deploy.errors import (
     BackendError,
@@ -28,11 +29,12 @@ from parnet_deploy.errors import (
     InputError,
 )
 from parnet_deploy.plan import Plan
+from parnet_deploy.reference import Reference
 from parnet_deploy.runtime.choose import read_plan
 from parnet_deploy.runtime.cuda import CudaBuffer, CudaDevice
 from parnet_deploy.runtime.device_array import DeviceArray
+from parnet_deploy.runtime.opened import OpenOptions, open_proved
 from tests.runtime.runtime_toys import SPECS, fixed_size, images, reference
-from tests.toy_deployments import export_toy
 
 SPEC = SPECS[3]
 SIZE = fixed_size(SPEC, 2)
@@ -101,19 +103,15 @@ class Frames:
 
 
 class RuntimeContract:
-    """Subclasses say which GPUs there are and how often to repeat.
+    """Subclasses say which GPUs there are, and how often to repeat.
 
-    ``lists`` are values of ``--gpus``. ``runs`` is how many calls must leave no trace in memory.
+    Their module has a fixture ``toy``: an exported deployment that all its tests share. ``lists``
+    are values of ``--gpus``; ``runs`` is how many calls must leave no trace in memory.
     """
 
     lists: Sequence[tuple[int, ...]] = ((0,),)
     runs = 10_000
     threads = 8
-
-    @pytest.fixture(scope="class")
-    def toy(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """A deployment with every placement on every list of GPUs."""
-        return export_toy(tmp_path_factory.mktemp("engines") / "toy", SPEC, SIZE)
 
     @pytest.fixture
     def frames(self) -> Iterator[Frames]:
@@ -161,7 +159,7 @@ class RuntimeContract:
 
     def test_auto_keeps_the_table_and_is_not_slower_than_one_engine(self, toy: Path) -> None:
         report = build_to_deployment(
-            toy, BuildOptions(backend="tensorrt", gpus=self.lists[-1], max_batch=1)
+            toy, BuildOptions(backend="tensorrt", gpus=self.lists[0], max_batch=1)
         ).report
         rows = report["measured"]["candidates"]
         assert len(rows) >= 4
@@ -299,15 +297,11 @@ class RuntimeContract:
         with pytest.raises(EngineLoadError, match="engine of segment stem0: got"):
             Runtime.from_plan(SPEC, files.plan, swapped)
 
-    def test_a_canary_that_differs_is_caught(self, tmp_path: Path) -> None:
-        toy = export_toy(tmp_path / "toy", SPEC, SIZE)
-        key = build(toy, "one", self.lists[0])
-        with Deployment.edit(toy) as txn:
-            file = txn.stage(f"plans/{key}/canary.npz")
-            np.savez(file, x=batch(), logits=reference(SPEC, batch(seed=1)))
-            txn.finish_step("test", key="0" * 64)
+    def test_a_canary_that_differs_is_caught(self, toy: Path) -> None:
+        files = read_plan(Deployment.open(toy), self.plan(toy, "one"))
+        other = Reference(image=batch(), logits=reference(SPEC, batch(seed=1))).pack()
         with pytest.raises(CheckFailedError, match="The engines compute something else"):
-            Runtime.open(toy, plan=key)
+            open_proved(SPEC, replace(files, canary=other), OpenOptions(), "test")
 
     def test_a_gpu_that_is_not_there(self, toy: Path) -> None:
         with pytest.raises(DeviceUnavailableError, match=r"--gpus 7: got 7, expected 0"):

@@ -83,7 +83,7 @@ def test_many_callers(tmp_path, backend):
 
 
 def test_its_own_graph(tmp_path, backend):
-    from parnet_deploy.runtime.onnxruntime_cuda import OrtCudaOptions
+    from parnet_deploy.runtime.ort_cuda_session import OrtCudaOptions
 
     plan = make_plan(one(SPEC), fixed_size(SPEC), 1, backend="onnxruntime-cuda")
     files = write_engines(SPEC, plan, tmp_path)

@@ -91,7 +91,7 @@ class ToyMachine:
 
     def install(self, monkeypatch) -> None:
         """Be the machine that the backend finds."""
-        import parnet_deploy.runtime.onnxruntime_cuda as backend
+        import parnet_deploy.runtime.ort_cuda_session as backend
 
         module = types.ModuleType("parnet_deploy.runtime.cuda")
         module.open_devices = self.open_devices

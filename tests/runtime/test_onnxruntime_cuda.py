@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import importlib.util
+import os
+import subprocess
+import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +26,11 @@ from parnet_deploy.errors import (
     OutOfMemoryError,
 )
 from parnet_deploy.placement import one, streams
-from parnet_deploy.runtime import onnxruntime_cuda as backend
+from parnet_deploy.runtime import ort_cuda_session as backend
 from parnet_deploy.runtime.backend import backend_rank
 from parnet_deploy.runtime.executor import Executor
-from parnet_deploy.runtime.onnxruntime_cuda import OnnxRuntimeCudaBackend, OrtCudaOptions
+from parnet_deploy.runtime.onnxruntime_cuda import OnnxRuntimeCudaBackend
+from parnet_deploy.runtime.ort_cuda_session import OrtCudaOptions
 from tests.runtime.cuda_toys import ToyMachine
 from tests.runtime.runtime_toys import (
     PLACEMENTS,
@@ -34,6 +42,7 @@ from tests.runtime.runtime_toys import (
     run,
     write_engines,
 )
+from tests.stubs.cuda_stub import missing_compiler
 
 SPEC = SPECS[3]
 
@@ -199,6 +208,51 @@ def test_the_context_is_left_on_every_path(tmp_path, machine):
     assert machine.devices[0].entered == 0
 
 
+def test_what_a_failed_run_has_enqueued_is_waited_for(tmp_path, machine):
+    """The executor does not know the session's stream; its buffers could go under the work."""
+    loaded, plan = load(tmp_path, one(SPEC))
+    executor = open_executor(loaded, plan)
+    engine = loaded.engines["all"]
+    (session,) = machine.sessions
+    run_session = session.run_with_iobinding
+
+    def fail_late(binding, options) -> None:
+        run_session(binding, options)
+        raise state.Fail("the last node")
+
+    session.run_with_iobinding = fail_late
+    with pytest.raises(ExecutionError, match="the last node"):
+        run(executor, SPEC, images(SPEC))
+    assert engine._stream.queue.idle
+    executor.close()
+
+
+def test_close_goes_on_when_the_device_is_lost(tmp_path, machine):
+    loaded, plan = load(tmp_path, one(SPEC))
+    executor = open_executor(loaded, plan)
+    executor.close()
+    engine = loaded.engines["all"]
+
+    def lost() -> None:
+        raise DeviceLostError("device 0: lost")
+
+    engine._stream.synchronize = lost
+    loaded.close()
+    assert engine.session is None
+    assert machine.streams == {}
+    assert machine.devices[0].closed
+
+
+def test_a_closed_binding_lets_the_session_go(tmp_path, machine):
+    loaded, plan = load(tmp_path, one(SPEC))
+    executor = open_executor(loaded, plan)
+    alive = weakref.ref(machine.sessions.pop())
+    executor.close()
+    loaded.close()
+    gc.collect()
+    assert alive() is None
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("said", "ours"),
@@ -331,6 +385,19 @@ def test_one_enqueue_of_a_session_at_a_time(tmp_path, machine):
     first.join()
     second.join()
     assert order == ["second"]
+
+
+def test_over_the_real_device_layer():
+    """The stand-in for the driver runs in a process of its own, which never sees a real one."""
+    missing = missing_compiler()
+    if missing and os.environ.get("PARNET_REQUIRE_STUBS") == "1":
+        pytest.fail(f"needs {missing}, and PARNET_REQUIRE_STUBS=1 forbids to skip", pytrace=False)
+    if missing or importlib.util.find_spec("cuda") is None:
+        pytest.skip(f"needs {missing or 'the package cuda-bindings'}")
+    program = Path(__file__).with_name("ort_cuda_program.py")
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "144 of 144 right, nothing left\n"
 
 
 def test_it_ranks_behind_tensorrt_and_before_the_cpu():

@@ -119,6 +119,7 @@ typedef struct Op {
     struct Body *body;     /* LAUNCH */
     bool *done;            /* LAUNCH: which nodes ran */
     int left;
+    bool waited;           /* LAUNCH: for the launch before it, which nothing else orders */
     struct Op *next;
 } Op;
 
@@ -188,7 +189,7 @@ typedef struct {
     Stream *streams;
     Capture *captures;
     uint64_t captures_begun, time, random;
-    long overlaps; /* launches of an executable that was still running */
+    long overlaps; /* launches that only the rule "one at a time" kept apart */
 } State;
 
 extern State state;

@@ -187,7 +187,7 @@ class CudaStub:
 
     @property
     def overlaps(self) -> int:
-        """How many graph launches found an earlier launch of the same graph unfinished."""
+        """How many graph launches were not ordered behind the one before, of the same graph."""
         return int(self._library.stub_overlaps())
 
     def launch(self, stream: int, kernel: Kernel, touches: Iterable[int] = ()) -> None:

@@ -115,12 +115,15 @@ static void pop(Stream *stream)
     free(op);
 }
 
-static bool ready(const Stream *stream)
+static bool ready(Stream *stream)
 {
-    const Op *op = stream->first;
+    Op *op = stream->first;
     if (!op) return false;
     if (op->what == WAIT) return op->mark->reached;
-    return op->what != LAUNCH || !op->before || op->before->reached;
+    if (op->what != LAUNCH || !op->before || op->before->reached) return true;
+    state.overlaps += !op->waited; /* nothing but the graph itself keeps them apart */
+    op->waited = true;
+    return false;
 }
 
 static void free_if_gone(Stream *stream)
@@ -238,7 +241,7 @@ static void follow(Stream *stream, Stream *other)
     append(stream, (Op){.what = WAIT, .mark = hold_mark(mark)});
 }
 
-/* Into the queue, or into the capture. The legacy stream orders all blocking ones of its context. */
+/* Into the queue, or the capture. The legacy stream orders all blocking ones of its context. */
 CUresult enqueue(Stream *stream, Op op)
 {
     for (Stream *other = state.streams; other; other = other->next) {

@@ -1,0 +1,196 @@
+"""Build candidates: merge their graphs, make their engines, prove each against the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from .. import __version__
+from ..deployment import Deployment
+from ..errors import BackendError, CheckFailedError, DeploymentError
+from ..input_size import InputSize
+from ..placement import Placement
+from ..plan import Plan
+from ..reference import Reference, random_image
+from ..runtime.machine import describe_machine
+from ..runtime.session import Runtime
+from ..spec import IMAGE, LOGITS, ModelSpec
+from ..steps import Progress, read_reference
+from .candidates import Candidate
+from .engines import EngineOrder, engine_file, make_engine
+from .onnx_merge import merge_segment
+from .options import BuildOptions
+from .planner import Built, LeftOut, engine_files
+from .precisions import Source
+from .verify import Arrays, part_values, verify_engines, verify_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """The part graphs of one precision, and what its engines are held against."""
+
+    source: Source
+    graphs: Mapping[str, onnx.ModelProto]
+    proofs: Sequence[tuple[Reference, Arrays]]
+
+
+@dataclass(kw_only=True)
+class Workshop:
+    """What all candidates of one build share: material, a folder, finished engines."""
+
+    spec: ModelSpec
+    input_size: InputSize
+    options: BuildOptions
+    materials: Mapping[str, Material]
+    folder: Path
+    on_stage: Progress
+    finished: dict[tuple[Placement, int, str], tuple[Path, dict[str, Any]]] = field(
+        default_factory=dict
+    )
+
+    def build_all(self, candidates: Sequence[Candidate]) -> tuple[list[Built], list[LeftOut]]:
+        """Build what can be built.
+
+        Raises:
+            BackendError: None can be built; the reason is that of the simplest.
+            CheckFailedError: The same for a proof.
+        """
+        built: list[Built] = []
+        left_out: list[LeftOut] = []
+        for candidate in candidates:
+            try:
+                built.append(self.build(candidate))
+            except (BackendError, CheckFailedError) as error:
+                left_out.append(LeftOut(candidate=candidate, error=error))
+        if not built:
+            raise left_out[0].error
+        return built, left_out
+
+    def build(self, candidate: Candidate) -> Built:
+        """Make the engines of one candidate and prove them."""
+        self.on_stage(f"building {candidate.label}")
+        folder, records = self._engines(candidate)
+        plan = self._plan(candidate, records)
+        self.on_stage(f"proving {candidate.label}")
+        checks = self._prove(plan, folder, self.materials[candidate.precision])
+        plan = replace(plan, made={**plan.made, "checks": checks})
+        return Built(candidate=candidate, plan=plan, folder=folder)
+
+    def _engines(self, candidate: Candidate) -> tuple[Path, dict[str, Any]]:
+        """Engine files and their records; candidates may differ in threads only and share them."""
+        key = (candidate.placement, candidate.aux_streams, candidate.precision)
+        if key not in self.finished:
+            folder = self.folder / str(len(self.finished))
+            folder.mkdir(exist_ok=True)
+            records = {}
+            for segment in candidate.placement.segments:
+                graphs = self.materials[candidate.precision].graphs
+                merged = merge_segment(segment, self.spec, graphs)
+                order = EngineOrder(
+                    graph=merged.SerializeToString(deterministic=True),
+                    segment=segment,
+                    spec=self.spec,
+                    input_size=self.input_size,
+                    max_batch=self.options.max_batch,
+                    options=self.options.tensorrt(candidate.aux_streams),
+                    folder=folder,
+                    on_stage=self.on_stage,
+                )
+                records[segment.name] = make_engine(self._backend, order)
+            self.finished[key] = (folder, records)
+        return self.finished[key]
+
+    @property
+    def _backend(self) -> str:
+        assert self.options.backend is not None  # ``choose_backend`` has filled it in
+        return self.options.backend
+
+    def _plan(self, candidate: Candidate, records: Mapping[str, Any]) -> Plan:
+        segments = candidate.placement.segments
+        return Plan(
+            backend=self._backend,
+            placement=candidate.placement,
+            input_size=self.input_size,
+            max_batch=self.options.max_batch,
+            engines={s.name: engine_file(self._backend, s) for s in segments},
+            precision=candidate.precision,
+            threads=candidate.threads,
+            made={
+                "built": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "machine": describe_machine(),
+                "parnet_deploy": __version__,
+                "tolerance": self.materials[candidate.precision].source.tolerance,
+                "aux_streams": candidate.aux_streams,
+                "engines": dict(records),
+            },
+        )
+
+    def _prove(self, plan: Plan, folder: Path, material: Material) -> list[dict[str, Any]]:
+        files, limit = engine_files(plan, folder), material.source.tolerance
+        checks = []
+        for _, values in material.proofs:
+            checks += verify_engines(self.spec, plan, files, values, tolerance=limit)
+        with Runtime.from_plan(self.spec, plan, files) as runtime:
+            for reference, _ in material.proofs:
+                image, logits, batch = reference.image, reference.logits, plan.max_batch
+                checks += verify_whole(runtime, image, logits, max_batch=batch, tolerance=limit)
+        return [check.require().to_json() for check in checks]
+
+
+def open_workshop(
+    deployment: Deployment,
+    options: BuildOptions,
+    sources: Sequence[Source],
+    folder: Path,
+    on_stage: Progress,
+) -> Workshop:
+    """Read the graphs of each precision and compute what engines are held against.
+
+    Raises:
+        DeploymentError: The deployment is not exported, or a graph was changed.
+    """
+    return Workshop(
+        spec=deployment.spec,
+        input_size=exported_size(deployment),
+        options=options,
+        materials={source.precision: _material(deployment, source) for source in sources},
+        folder=folder,
+        on_stage=on_stage,
+    )
+
+
+def _material(deployment: Deployment, source: Source) -> Material:
+    graphs = {
+        part.name: onnx.load_from_string(deployment.read_bytes(f"{source.folder}/{part.name}.onnx"))
+        for part in deployment.spec.parts
+    }
+    return Material(source=source, graphs=graphs, proofs=_references(deployment, source))
+
+
+def exported_size(deployment: Deployment) -> InputSize:
+    """The sizes that the graphs accept.
+
+    Raises:
+        DeploymentError: The deployment is not exported.
+    """
+    if deployment.input_size is None:
+        raise DeploymentError(
+            f"deployment {deployment.path}: it is not exported. Run: parnet-deploy export."
+        )
+    return deployment.input_size
+
+
+def _references(deployment: Deployment, source: Source) -> list[tuple[Reference, Arrays]]:
+    """What to prove engines on: the stored reference; for a range of sizes, others by the parts."""
+    size, spec = deployment.input_size, deployment.spec
+    reference = read_reference(deployment, source.reference)
+    found = [(reference, part_values(deployment, reference.image, source))]
+    for height, width in size.corners[1:] if size else ():
+        values = part_values(deployment, random_image(spec, height, width), source)
+        found.append((Reference(image=values[IMAGE], logits=values[LOGITS]), values))
+    return found

@@ -1,0 +1,246 @@
+"""The TensorRT runtime, whole, over stand-ins for the driver and for TensorRT: true logits.
+
+The same suite runs on real GPUs (tests/gpu/test_runtime_real.py). Here there are three devices, so
+placements over several GPUs run too, and order that is left to chance shows as wrong logits.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from parnet_deploy import Runtime
+from parnet_deploy.errors import (
+    BackendError,
+    CheckFailedError,
+    DeviceLostError,
+    DeviceUnavailableError,
+    ExecutionError,
+    OutOfMemoryError,
+)
+from parnet_deploy.runtime import _trt_log
+from tests.builder.fake_gpu import FakeGpu
+from tests.gpu.runtime_contract import (
+    PLACEMENTS,
+    SIZE,
+    SPEC,
+    RuntimeContract,
+    batch,
+    build,
+    check,
+)
+from tests.stubs.cuda_stub import CudaStub, build_stub
+from tests.stubs.fake_tensorrt import fake_tensorrt
+from tests.toy_deployments import export_toy
+
+VERSIONS = ("8.6", "10.16", "11.4")
+STARTS = "from tests.stubs.cuda_stub import load_stub; load_stub().reset(devices=3)"
+"""How the builder's child gets its GPUs."""
+
+
+class Machine:
+    """Three simulated GPUs and a version of TensorRT, in this process and in the builder's."""
+
+    def __init__(self, cuda: CudaStub, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.cuda, self._patch = cuda, patch
+        cuda.reset(devices=3)
+        self._builder = FakeGpu(folder, build_stub(), patch, STARTS)
+        self.install("10.16")
+
+    def install(self, version: str) -> None:
+        """Another TensorRT."""
+        self._builder.install(version)
+        self.trt = fake_tensorrt(version, launch=self._launch)
+        self._patch.setitem(sys.modules, "tensorrt", self.trt)
+
+    def _launch(self, stream: int, work, touches: Sequence[int]) -> None:
+        self.cuda.launch(stream, work, touches)
+
+
+@pytest.fixture
+def machine(cuda: CudaStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    yield Machine(cuda, tmp_path, monkeypatch)
+    assert cuda.live() == {}, "something was not freed"
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One deployment for all tests, so that each plan is built once."""
+    return export_toy(tmp_path_factory.mktemp("engines") / "toy", SPEC, SIZE)
+
+
+@pytest.fixture
+def own_toy(machine: Machine, tmp_path: Path) -> Path:
+    """A deployment for tests that build something of their own."""
+    return export_toy(tmp_path / "toy", SPEC, SIZE)
+
+
+class TestContract(RuntimeContract):
+    lists = ((0,), (0, 0, 0), (0, 1), (0, 1, 2))
+    runs = 300
+
+    @pytest.fixture(autouse=True)
+    def on_stand_ins(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def free_bytes(self) -> int:
+        return -self.machine.cuda.used_bytes(0)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_version_of_tensorrt(machine: Machine, own_toy: Path, version: str) -> None:
+    machine.install(version)
+    with Runtime.open(own_toy, plan=build(own_toy, "streams", (0, 1, 2)), slots=2) as rt:
+        assert rt.describe()["facts"]["tensorrt"] == machine.trt.__version__
+        for n in (1, 2, 3):
+            check(rt(batch(n)), batch(n))
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("gpus", [(0,), (0, 1), (0, 1, 2)])
+def test_any_order_that_events_allow_gives_the_same_logits(
+    machine: Machine, toy: Path, placement: str, gpus: tuple[int, ...]
+) -> None:
+    key, x = build(toy, placement, gpus), batch(2)
+    for trace in (False, True):
+        with Runtime.open(toy, plan=key, trace=trace) as rt:
+            for seed in range(15):
+                machine.cuda.seed(seed)
+                check(rt(x), x)
+    assert machine.cuda.overlaps == 0
+
+
+def test_several_gpus_have_graphs_for_their_stretches(machine: Machine, toy: Path) -> None:
+    with Runtime.open(toy, plan=build(toy, "recompute", (0, 1, 2))) as rt:
+        about = rt.describe()
+        assert (about["program"]["mode"], about["program"]["mode_reason"]) == ("graphs", "")
+        launches = machine.cuda.calls("cuGraphLaunch")
+        check(rt(batch()), batch())
+        runs = len(about["placement"]["segments"])
+        assert 0 < machine.cuda.calls("cuGraphLaunch") - launches <= runs
+
+
+def test_a_refused_capture_is_reported_and_everything_runs_eagerly(
+    machine: Machine, toy: Path
+) -> None:
+    key = build(toy, "streams")
+    machine.cuda.fail("cuStreamBeginCapture", 900)
+    with Runtime.open(toy, plan=key) as rt:
+        program = rt.describe()["program"]
+        assert program["mode"] == "eager"
+        assert "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED" in program["mode_reason"]
+        for seed in range(5):
+            machine.cuda.seed(seed)
+            check(rt(batch(2)), batch(2))
+
+
+def test_an_enqueue_that_is_refused_names_the_segment_and_quotes_the_log(
+    machine: Machine, toy: Path
+) -> None:
+    with Runtime.open(toy, plan=build(toy, "streams"), trace=True) as rt:
+        machine.trt._control.faults.enqueue_fails = True
+        with pytest.raises(ExecutionError, match=r"segment stem0: .* enqueue failed: an injected"):
+            rt(batch())
+        machine.trt._control.faults.enqueue_fails = False
+        check(rt(batch()), batch())
+
+
+def test_wrong_engines_do_not_pass_the_canary(machine: Machine, toy: Path) -> None:
+    key = build(toy, "one")
+    machine.trt._control.faults.wrong_values = True
+    with pytest.raises(CheckFailedError, match="The engines compute something else"):
+        Runtime.open(toy, plan=key)
+
+
+def test_a_build_whose_engine_is_wrong_is_not_published(machine: Machine, own_toy: Path) -> None:
+    machine.trt._control.faults.wrong_values = True
+    with pytest.raises(CheckFailedError, match="parity: engine all, logits"):
+        build(own_toy, "one")
+    assert not (own_toy / "plans").exists()
+
+
+@pytest.mark.parametrize("fault", ["deserialize_says", "no_context"])
+def test_what_tensorrt_says_is_in_the_error(machine: Machine, toy: Path, fault: str) -> None:
+    key = build(toy, "one")
+    setattr(machine.trt._control.faults, fault, "the moon is in the wrong place")
+    with pytest.raises(BackendError, match="TensorRT says: error: the moon is in the wrong place"):
+        Runtime.open(toy, plan=key)
+    assert _trt_log.log_tail()
+
+
+def test_a_lost_gpu_is_refused_from_then_on(machine: Machine, toy: Path) -> None:
+    with Runtime.open(toy, plan=build(toy, "streams", (0, 1))) as rt:
+        check(rt(batch()), batch())
+        machine.cuda.lose(1)
+        for _ in range(2):
+            with pytest.raises(DeviceLostError, match="device 1"):
+                rt(batch())
+    machine.cuda.reset(devices=3)
+
+
+def test_the_engines_move_to_the_gpus_that_are_left(machine: Machine, toy: Path) -> None:
+    key = build(toy, "streams", (0, 1, 2))
+    with Runtime.open(toy, plan=key, on_device_lost="replan") as rt:
+        check(rt(batch()), batch())
+        machine.cuda.lose(1)
+        check(rt(batch(2)), batch(2))
+        about = rt.describe()
+        assert about["lost"][0]["now"] == {
+            "plan": key,
+            "backend": "tensorrt",
+            "devices": [0, 2],
+        }
+        check(rt(batch(3)), batch(3))
+    machine.cuda.reset(devices=3)
+
+
+def test_too_little_memory_is_said_and_nothing_is_left(machine: Machine, toy: Path) -> None:
+    key = build(toy, "streams")
+    machine.cuda.reset(devices=3, memory_bytes=20_000)
+    with pytest.raises(OutOfMemoryError, match="device 0"):
+        Runtime.open(toy, plan=key)
+
+
+ASKED_BY_FREEING = ("cuCtxGetCurrent", "cuCtxPushCurrent")
+"""What cannot be freed, for want of a context, stays until the device is closed."""
+
+
+def test_any_driver_call_may_fail_while_a_plan_is_opened(machine: Machine, toy: Path) -> None:
+    """Whatever the driver refuses, the error is ours, and everything is freed."""
+    key = build(toy, "streams", (0, 1))
+    steps = [*range(100), *range(100, 10_000, 7)]
+    for after in steps:
+        machine.cuda.reset(devices=3)
+        machine.cuda.fail("*", 2, after)
+        with suppress(BackendError):
+            Runtime.open(toy, plan=key).close()
+        left = machine.cuda.live()
+        if machine.cuda.failed in ASKED_BY_FREEING:
+            left = {kind: count for kind, count in left.items() if kind in ("streams", "retained")}
+        assert left == {}, (after, machine.cuda.failed)
+        assert machine.cuda.depth == 0, (after, machine.cuda.failed)
+        if not machine.cuda.failed:
+            break
+    else:
+        raise AssertionError("opening never ends")
+    assert after > 500
+    machine.cuda.reset(devices=3)
+
+
+def test_a_machine_without_a_gpu_says_so(machine: Machine, toy: Path) -> None:
+    key = build(toy, "one")
+    machine.cuda.reset(devices=0)
+    with pytest.raises(DeviceUnavailableError, match="no usable GPU"):
+        Runtime.open(toy, plan=key)
+    machine.cuda.reset(devices=3)
+
+
+def test_a_plan_for_gpus_that_are_gone(machine: Machine, toy: Path) -> None:
+    key = build(toy, "streams", (0, 1, 2))
+    machine.cuda.reset(devices=2)
+    with pytest.raises(DeviceUnavailableError, match="2"):
+        Runtime.open(toy, plan=key)
