@@ -73,7 +73,7 @@ def _table(rows: Sequence[Row], on_devices: bool) -> RenderableType:
     timed = any("ratio" in row for row in rows)
     figures = (">p50", ">p99", ">ratio", ">95 % interval") if timed else ()
     predicted = (">predicted",) if on_devices else ()
-    several = len({row["precision"] for row in rows}) > 1
+    several = len({row.get("precision") for row in rows}) > 1
     precision = ("precision",) if several else ()
     found = render.table(*precision, "placement", *where, *figures, *predicted, "")
     for row in rows:

@@ -11,18 +11,20 @@ import pytest
 
 from parnet_deploy import Runtime
 from parnet_deploy.bench.bench_step import BenchOptions, bench_to_deployment
-from parnet_deploy.builder import build, planner
+from parnet_deploy.builder import engines, make, planner
 from parnet_deploy.builder.build import BuildOptions, build_to_deployment
+from parnet_deploy.builder.graph_facts import read_graph
 from parnet_deploy.builder.precisions import find_sources
 from parnet_deploy.builder.verify_step import verify_to_deployment
 from parnet_deploy.compare import ENGINE_TOLERANCE
 from parnet_deploy.deployment import Deployment
-from parnet_deploy.errors import CheckFailedError, DeploymentError, SpecError
+from parnet_deploy.errors import CheckFailedError, DeploymentError, EngineBuildError, SpecError
 from parnet_deploy.quantize.calibrate_step import calibrate
 from parnet_deploy.quantize.options import QuantizeOptions
 from parnet_deploy.quantize.prepare import Data, DataOptions, ImageSource, load_data
 from parnet_deploy.quantize.quantize_step import quantize_to_deployment
 from parnet_deploy.reference import Reference
+from tests.builder.test_gpus import machine
 
 DIGITS = Path(__file__).parents[2] / "calibration/digits"
 TARGETS = ("fp16", "int8-cpu", "int8-trt")
@@ -95,7 +97,7 @@ def test_the_engine_is_in_8_bits_and_smaller(quantized) -> None:
 
 
 def test_auto_measures_every_precision_and_keeps_the_fastest(quantized, monkeypatch) -> None:
-    monkeypatch.setattr(planner, "pick", lambda latencies: list(latencies)[-1])
+    monkeypatch.setattr(planner, "pick", lambda latencies, single: list(latencies)[-1])
     report = build_to_deployment(quantized, BuildOptions(precision="auto", placement="one")).report
     table = report["measured"]["candidates"]
     assert [row["precision"] for row in table] == ["fp32", "fp16", "int8"]
@@ -129,6 +131,29 @@ def test_each_backend_gets_its_own_int8_graphs(quantized) -> None:
         find_sources(deployment, "onnxruntime-cuda", "int8")
 
 
+@pytest.mark.parametrize(
+    ("precision", "expected"), [("fp32", "fp32"), ("fp16", "fp16"), ("int8", "int8")]
+)
+def test_tensorrt_is_given_the_graph_that_speaks_of_the_precision(
+    quantized, monkeypatch, precision, expected
+) -> None:
+    graphs: list[bytes] = []
+
+    def build_engine(graph, output, **options):
+        graphs.append(graph)
+        raise EngineBuildError("engine all: no GPU in this test.")
+
+    machine(monkeypatch, ["9.0"])
+    monkeypatch.setattr(engines, "build_engine", build_engine)
+    with pytest.raises(EngineBuildError):
+        build_to_deployment(
+            quantized, BuildOptions(precision=precision, gpus=(0,), placement="one")
+        )
+    facts = read_graph(graphs[0], "all")
+    assert facts.precision == expected
+    assert facts.quantized == (precision == "int8")
+
+
 @pytest.mark.parametrize("precision", ["int8", "fp16", "auto"])
 def test_without_graphs_the_next_step_is_named(exported, precision) -> None:
     with pytest.raises(DeploymentError, match="Run: parnet-deploy calibrate IMAGES"):
@@ -159,7 +184,7 @@ def test_int8_runs_on_several_simulated_devices(quantized) -> None:
 
 
 def test_a_wrong_engine_is_not_published(quantized, monkeypatch) -> None:
-    honest = build.merge_segment
+    honest = make.merge_segment
 
     def channels_moved(*args):
         model = honest(*args)
@@ -169,7 +194,7 @@ def test_a_wrong_engine_is_not_published(quantized, monkeypatch) -> None:
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
         return model
 
-    monkeypatch.setattr(build, "merge_segment", channels_moved)
+    monkeypatch.setattr(make, "merge_segment", channels_moved)
     with pytest.raises(CheckFailedError, match="engine all, logits: error"):
         build_to_deployment(quantized, BuildOptions(precision="int8", placement="one"))
     assert Deployment.open(quantized).plans == {}
