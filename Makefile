@@ -25,7 +25,10 @@ BINDINGS := $(VENV)/tensorrt/.ready
 # One thread for each test process, and none that spins while it waits: the machine is shared.
 QUIET := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
 
-.PHONY: help install demo test test-all check lint format bench build clean
+# The Python for the tests on a GPU: an image's own will do if it has numpy, pytest and cuda-bindings.
+GPU_PYTHON ?= $(BIN)/python
+
+.PHONY: help install demo test test-all test-gpu gpu-fixtures check lint format bench build clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -66,6 +69,12 @@ test: $(READY) ## Run the tests, but for the slow ones
 
 test-all: $(READY) $(BINDINGS) ## Run all tests
 	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+gpu-fixtures: $(READY) ## Make what the GPU tests cannot make without PyTorch (tests/gpu/prepared)
+	$(QUIET) $(BIN)/python -m tests.gpu.prepare
+
+test-gpu: ## Run the tests that need a GPU; none may be skipped for want of one (GPU_PYTHON=...)
+	PARNET_REQUIRE_GPU=1 $(GPU_PYTHON) -m pytest -m "gpu or tensorrt" $(PYTEST_ARGS) tests/gpu
 
 lint: $(READY) ## Style, types and layers
 	$(BIN)/ruff check .

@@ -8,10 +8,12 @@ import os
 from collections.abc import Callable
 
 import pytest
-from hypothesis import settings
 
-settings.register_profile("parnet", deadline=None, derandomize=True)
-settings.load_profile("parnet")
+if importlib.util.find_spec("hypothesis") is not None:  # an image's Python may do without
+    from hypothesis import settings
+
+    settings.register_profile("parnet", deadline=None, derandomize=True)
+    settings.load_profile("parnet")
 
 
 def missing_gpu() -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import pkgutil
 import shutil
 import subprocess
@@ -111,4 +112,4 @@ def _imports(path: Path) -> set[str]:
 
 
 def _installed(name: str) -> bool:
-    return any(module.name == name for module in pkgutil.iter_modules())
+    return importlib.util.find_spec(name) is not None  # namespace packages (cuda) too

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -57,11 +58,15 @@ class LoadedPlan:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def close(self) -> None:
-        """Free the engines, then the devices. Idempotent. Executors on them are closed before."""
-        for engine in self.engines.values():
-            engine.close()
-        for device in self.devices.values():
-            device.close()
+        """Free the engines, then the devices. Idempotent. Executors on them are closed before.
+
+        Goes on whatever one of them raises; the last error surfaces.
+        """
+        with ExitStack() as parts:  # last in, first out
+            for device in self.devices.values():
+                parts.callback(device.close)
+            for engine in self.engines.values():
+                parts.callback(engine.close)
 
 
 class Backend(Protocol):

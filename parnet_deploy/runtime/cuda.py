@@ -16,7 +16,7 @@ from cuda.bindings import driver
 
 from ..errors import BackendError, DeviceLostError
 from .cuda_context import CudaContext, CudaGuard
-from .cuda_driver import device_facts, pointer_facts
+from .cuda_driver import PointerFacts, device_facts, pointer_facts, usable_devices
 from .cuda_graph import CudaGraph, record_graph
 from .cuda_memory import CudaBuffer, own_buffer
 from .cuda_stream import CudaEvent, CudaStream, borrow
@@ -29,7 +29,11 @@ __all__ = [
     "CudaEvent",
     "CudaGraph",
     "CudaStream",
+    "PointerFacts",
+    "device_facts",
     "open_devices",
+    "pointer_facts",
+    "usable_devices",
 ]
 
 WARM_UPS = 2

@@ -9,6 +9,7 @@ from cuda.bindings import driver
 
 from ..errors import BackendError, DeviceLostError, DeviceUnavailableError
 from .cuda_context import ClosedContext, CudaContext
+from .cuda_driver import ask
 from .device import Event
 
 if TYPE_CHECKING:
@@ -187,14 +188,12 @@ def _foreign(primary: CudaContext, raw: Any, known: dict[int, CudaContext]) -> C
 
     A context may get the address of one that is gone, so an id tells them apart.
     """
-    status, number = driver.cuCtxGetId(raw)
-    if status:
-        raise primary.failed("cuCtxGetId", status)
-    context = known.get(int(number))
+    number = int(ask(driver.cuCtxGetId, raw, device=primary.ordinal))
+    context = known.get(number)
     if context is None:
         context = CudaContext(-1, raw, primary.health, foreign=True)
         context.ordinal = int(context.call(driver.cuCtxGetDevice))
-        known[int(number)] = context
+        known[number] = context
     return context
 
 

@@ -62,9 +62,9 @@ class Opened:
 
     def close(self) -> None:
         """Wait for the calls in flight, then free everything. Idempotent."""
-        self.executor.close()
-        self.outputs.close()
-        self.loaded.close()
+        with ExitStack() as parts:  # last in, first out, whatever one of them raises
+            for part in (self.loaded, self.outputs, self.executor):
+                parts.callback(part.close)
 
 
 def open_plan(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,10 @@ KINDS = {
     "runtime": "Runtime",
     "merged": "ITimingCache",
 }
-"""Our names of variables that hold a TensorRT object."""
+"""Our names of variables, and of attributes of our objects, that hold a TensorRT object."""
+
+OWN = {"tensorrt.py": ("engine",)}
+"""Variables of a file whose name is in the table and that hold an object of ours."""
 
 GUARDED = {
     # what our code asks for by hasattr or after weakly_typed, and the versions that have it
@@ -60,12 +63,13 @@ def used() -> dict[str, str]:
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute):
-                for name in _named(node):
+                for name in _named(node, OWN.get(path.name, ())):
                     found[name] = f"{path.name}:{node.lineno}"
     return found
 
 
-def _named(node: ast.Attribute) -> Iterator[str]:
+def _named(node: ast.Attribute, own: Sequence[str]) -> Iterator[str]:
+    """From ``trt.A.B``, ``engine.a``, ``self._engine.a`` and ``binding.context.a``."""
     chain = [node.attr]
     value: ast.expr = node.value
     while isinstance(value, ast.Attribute):
@@ -73,11 +77,13 @@ def _named(node: ast.Attribute) -> Iterator[str]:
         value = value.value
     if not isinstance(value, ast.Name):
         return
-    names = list(takewhile(lambda name: not name.startswith("__"), chain[::-1]))
-    if names and value.id == "trt":
+    first, *names = value.id, *takewhile(lambda name: not name.startswith("__"), chain[::-1])
+    if names and first == "trt":
         yield ".".join(["trt", *names[:2]])
-    elif names and value.id in KINDS:
-        yield f"{KINDS[value.id]}.{names[0]}"
+    elif names and first in KINDS and first not in own:
+        yield f"{KINDS[first]}.{names[0]}"
+    elif len(names) > 1 and names[0].removeprefix("_") in KINDS:
+        yield f"{KINDS[names[0].removeprefix('_')]}.{names[1]}"
 
 
 def exists(surface: dict[str, Any], name: str) -> bool:

@@ -355,6 +355,15 @@ class TestContext:
             assert int(ok(driver.cuCtxGetCurrent())) == one.context.handle
         assert cuda.depth == 0
 
+    def test_an_interrupt_in_a_call_restores_it(self, cuda, device):
+        def interrupted() -> None:
+            assert int(ok(driver.cuCtxGetCurrent())) == device.context.handle
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            device.context.call(interrupted)
+        assert cuda.depth == 0
+
     def test_an_exception_inside_restores_it(self, cuda, device):
         with pytest.raises(ZeroDivisionError), device.current():
             1 / 0  # noqa: B018

@@ -152,9 +152,7 @@ def test_an_enqueue_that_is_refused_names_the_segment_and_quotes_the_log(
 def test_wrong_engines_do_not_pass_the_canary(machine: Machine, toy: Path) -> None:
     key = build(toy, "one")
     machine.trt._control.faults.wrong_values = True
-    with pytest.raises(
-        CheckFailedError, match="The engines compute something else"
-    ):
+    with pytest.raises(CheckFailedError, match="The engines compute something else"):
         Runtime.open(toy, plan=key)
 
 
@@ -207,22 +205,30 @@ def test_too_little_memory_is_said_and_nothing_is_left(machine: Machine, toy: Pa
         Runtime.open(toy, plan=key)
 
 
+ASKED_BY_FREEING = ("cuCtxGetCurrent", "cuCtxPushCurrent")
+"""What cannot be freed, for want of a context, stays until the device is closed."""
+
+
 def test_any_driver_call_may_fail_while_a_plan_is_opened(machine: Machine, toy: Path) -> None:
     """Whatever the driver refuses, the error is ours, and everything is freed."""
     key = build(toy, "streams", (0, 1))
-    for after in range(10_000):
+    steps = [*range(100), *range(100, 10_000, 7)]
+    for after in steps:
         machine.cuda.reset(devices=3)
         machine.cuda.fail("*", 2, after)
         with suppress(BackendError):
             Runtime.open(toy, plan=key).close()
-        if machine.cuda.failed != "cuCtxGetCurrent":  # freeing asks that too, and may get no answer
-            assert machine.cuda.live() == {}, (after, machine.cuda.failed)
+        left = machine.cuda.live()
+        if machine.cuda.failed in ASKED_BY_FREEING:
+            left = {kind: count for kind, count in left.items() if kind in ("streams", "retained")}
+        assert left == {}, (after, machine.cuda.failed)
         assert machine.cuda.depth == 0, (after, machine.cuda.failed)
         if not machine.cuda.failed:
             break
     else:
         raise AssertionError("opening never ends")
-    assert after > 50
+    assert after > 500
+    machine.cuda.reset(devices=3)
 
 
 def test_a_machine_without_a_gpu_says_so(machine: Machine, toy: Path) -> None:

@@ -91,7 +91,8 @@ Handle add_object(void *object, Kind kind)
 void *find_object(Handle handle, Kind kind)
 {
     uintptr_t number = (uintptr_t)handle - FIRST_HANDLE;
-    if ((uintptr_t)handle < FIRST_HANDLE || number % 16 || number / 16 >= state.handles) return NULL;
+    if ((uintptr_t)handle < FIRST_HANDLE || number % 16) return NULL;
+    if (number / 16 >= state.handles) return NULL;
     Head *head = state.table[number / 16];
     return head && head->kind == kind ? head : NULL;
 }
@@ -447,7 +448,10 @@ PUBLIC const char *stub_failed(void) { return failure.hit; }
 
 PUBLIC void stub_lose(int device, int code) { lose_device(device, code); }
 
-PUBLIC void stub_set_compute_mode(int device, int mode) { state.device[device].compute_mode = mode; }
+PUBLIC void stub_set_compute_mode(int device, int mode)
+{
+    state.device[device].compute_mode = mode;
+}
 
 PUBLIC void stub_forbid_peer(int from, int to) { state.device[from].reachable &= ~(1u << to); }
 

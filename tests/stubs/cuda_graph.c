@@ -116,13 +116,14 @@ bool captured_event(const Event *event)
     return event->capture != 0;
 }
 
-/* Whether the origin is behind all that other streams captured. Nodes follow what they depend on. */
+/* Whether the origin is behind all that was captured. Nodes follow what they depend on. */
 static bool joined(const Capture *capture)
 {
     Body *body = capture->body;
     bool behind[body->count + 1];
     memset(behind, 0, sizeof behind);
-    for (int i = 0; i < capture->origin->after.count; i++) behind[capture->origin->after.at[i]] = true;
+    Numbers last = capture->origin->after;
+    for (int i = 0; i < last.count; i++) behind[last.at[i]] = true;
     for (int i = body->count - 1; i >= 0; i--)
         for (int k = 0; behind[i] && k < body->nodes[i].after.count; k++)
             behind[body->nodes[i].after.at[k]] = true;

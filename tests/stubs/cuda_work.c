@@ -241,7 +241,7 @@ static void follow(Stream *stream, Stream *other)
     append(stream, (Op){.what = WAIT, .mark = hold_mark(mark)});
 }
 
-/* Into the queue, or into the capture. The legacy stream orders all blocking ones of its context. */
+/* Into the queue, or the capture. The legacy stream orders all blocking ones of its context. */
 CUresult enqueue(Stream *stream, Op op)
 {
     for (Stream *other = state.streams; other; other = other->next) {
