@@ -14,7 +14,10 @@ from ..runtime._trt_compat import (
     make_runtime,
     scratch_bytes,
 )
-from ..runtime._trt_config import (
+from ..runtime._trt_log import failure, log_position, log_tail, make_logger
+from .engine_cache import write_file
+from .timing_cache import keep_timing, use_timing
+from .trt_config import (
     add_profile,
     make_builder,
     make_network,
@@ -29,10 +32,7 @@ from ..runtime._trt_config import (
     watch_build,
     weakly_typed,
 )
-from ..runtime._trt_inspect import Inspection, inspect_engine
-from ..runtime._trt_log import failure, log_position, log_tail, make_logger
-from .engine_cache import write_file
-from .timing_cache import keep_timing, use_timing
+from .trt_inspect import Inspection, inspect_engine
 from .trt_job import Job
 
 Step = Callable[[str, int, int], bool]

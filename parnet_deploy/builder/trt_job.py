@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SpecError
-from ..runtime._trt_config import HARDWARE
 from .profiles import Profile, profiles_from_json, profiles_to_json
+from .trt_config import HARDWARE
 
 
 @dataclass(frozen=True, kw_only=True)

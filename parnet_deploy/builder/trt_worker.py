@@ -20,10 +20,11 @@ from typing import Any, TextIO
 
 from ..errors import MissingExtraError, ParnetDeployError
 from ..runtime._trt_compat import load_tensorrt
-from ..runtime._trt_config import missing_libraries, weakly_typed
 from ..runtime._trt_log import LOGGER
 from ..runtime.backend import import_for
+from ..runtime.gpus import gpu_facts
 from .engine_cache import write_file
+from .trt_config import missing_libraries, weakly_typed
 from .trt_job import Job
 
 _PR_SET_PDEATHSIG = 1
@@ -84,11 +85,11 @@ def main() -> int:
 
 def _serve(ordinal: int, reporter: Reporter) -> None:
     trt = load_tensorrt()
-    gpu = import_for("parnet_deploy.builder.trt_device", "gpu")
+    cuda = import_for("parnet_deploy.runtime.cuda_context", "gpu")
     reporter.send(
         "environment",
         tensorrt=trt.__version__,
-        device=gpu.describe_device(ordinal),
+        device=gpu_facts(ordinal),
         traits={
             "weakly_typed": weakly_typed(trt),
             "missing_libraries": list(missing_libraries(trt)),
@@ -100,8 +101,8 @@ def _serve(ordinal: int, reporter: Reporter) -> None:
     from .trt_build import build_plan
 
     job = Job.from_json(json.loads(Path(path).read_bytes()))
-    gpu.use_device(job.device)
-    record = build_plan(trt, job, reporter.step)
+    with cuda.CudaContext.open_primary(job.device).guard():  # TensorRT builds for what is current
+        record = build_plan(trt, job, reporter.step)
     write_file(job.result, json.dumps(record).encode())
     reporter.send("done")
 

@@ -51,8 +51,8 @@ def draw_timeline_table(report: Mapping[str, Any], picture: str) -> list[Rendera
         render.spaced(found),
         "",
         Text(
-            "Lane: device/lane. Wait: for other lanes. Launch: all was ready. Gap: the longest of both. "
-            "Traced without graphs: gaps are longer than in a timed call.",
+            "Lane: device/lane. Wait: for other lanes. Launch: all was ready. Gap: the longest of "
+            "both. Traced without graphs: gaps are longer than in a timed call.",
             style="key",
         ),
     ]

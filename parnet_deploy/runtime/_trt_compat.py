@@ -1,9 +1,9 @@
 """What differs between TensorRT 8.6, 10 and 11 when an engine runs, found by its features.
 
 Elsewhere only what these versions share is called: ``execute_async_v3``, tensors by name. What
-building needs is in ``_trt_config``, the log in ``_trt_log``. Importing this module imports no
-TensorRT. Every function that makes or uses a TensorRT object, and whatever destroys one, runs with
-the primary context of its device current.
+building needs is in ``builder.trt_config``, the log in ``_trt_log``. Importing this module imports
+no TensorRT. Every function that makes or uses a TensorRT object, and whatever destroys one, runs
+with the primary context of its device current.
 
 The names are checked against the bindings of 8.6, 10.16 and 11.4 (tests/runtime/test_trt_api.py).
 """

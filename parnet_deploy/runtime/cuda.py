@@ -16,12 +16,13 @@ from cuda.bindings import driver
 
 from ..errors import BackendError, DeviceLostError
 from .cuda_context import CudaContext, CudaGuard
-from .cuda_driver import PointerFacts, device_facts, pointer_facts, usable_devices
+from .cuda_driver import PointerFacts, pointer_facts, usable_devices
 from .cuda_graph import CudaGraph, record_graph
 from .cuda_memory import CudaBuffer, own_buffer
 from .cuda_stream import CudaEvent, CudaStream, borrow
 from .cuda_trace import Tracer
 from .device import Buffer, Capture, TimelineEntry
+from .gpus import gpu_facts
 
 __all__ = [
     "CudaBuffer",
@@ -30,7 +31,6 @@ __all__ = [
     "CudaGraph",
     "CudaStream",
     "PointerFacts",
-    "device_facts",
     "open_devices",
     "pointer_facts",
     "usable_devices",
@@ -100,9 +100,9 @@ class CudaDevice:
         return self.context.guard()
 
     def facts(self) -> dict[str, Any]:
-        """What the device is (see ``device_facts``) and which peers it reaches, as JSON types."""
+        """What the device is (see ``gpus.gpu_facts``) and which peers it reaches, as JSON types."""
         peer = {f"{self.ordinal}->{other}": can for other, can in self.peers.items()}
-        return {**device_facts(self.ordinal), "peer": peer}
+        return {**gpu_facts(self.ordinal), "peer": peer}
 
     def create_stream(self, lane: int, rank: int = 0) -> CudaStream:
         """See ``device.Device``. Ranks beyond what the device tells apart share the lowest."""

@@ -162,32 +162,6 @@ def usable_devices() -> tuple[int, ...]:
     )
 
 
-def device_facts(ordinal: int) -> dict[str, Any]:
-    """What identifies a device, and bounds what runs on it, as plain JSON types.
-
-    Raises:
-        DeviceUnavailableError: There is no driver, or no such device.
-    """
-    check_ordinal(ordinal)
-    # Version 2 of the call tells the parts of a divided device (MIG) apart; in 13 it is the only.
-    uuid = getattr(driver, "cuDeviceGetUuid_v2", driver.cuDeviceGetUuid)
-    version = ask(driver.cuDriverGetVersion)
-    name = ask(driver.cuDeviceGetName, 256, ordinal, device=ordinal)
-    bus = ask(driver.cuDeviceGetPCIBusId, 32, ordinal, device=ordinal)
-    major = _attribute("CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR", ordinal)
-    minor = _attribute("CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR", ordinal)
-    return {
-        "ordinal": ordinal,
-        "name": _text(name),
-        "uuid": _uuid(ask(uuid, ordinal, device=ordinal).bytes),
-        "compute_capability": f"{major}.{minor}",
-        "memory_bytes": int(ask(driver.cuDeviceTotalMem, ordinal, device=ordinal)),
-        "multiprocessors": _attribute("CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT", ordinal),
-        "pci_bus_id": _text(bus),
-        "driver_cuda_version": f"{version // 1000}.{version % 1000 // 10}",
-    }
-
-
 def check_ordinal(ordinal: int) -> None:
     """Refuse a device that is not there, or admits nobody. Starts the driver.
 
@@ -216,11 +190,6 @@ def pointer_facts(address: int) -> PointerFacts:
     return PointerFacts(int(device), int(kind) == int(driver.CUmemorytype.CU_MEMORYTYPE_DEVICE))
 
 
-def _attribute(name: str, ordinal: int) -> int:
-    attribute = getattr(driver.CUdevice_attribute, name)
-    return int(ask(driver.cuDeviceGetAttribute, attribute, ordinal, device=ordinal))
-
-
 def _describe(status: Any) -> str:
     name = getattr(status, "name", f"code {int(status)}")
     try:
@@ -232,9 +201,3 @@ def _describe(status: Any) -> str:
 
 def _text(value: bytes) -> str:
     return value.partition(b"\0")[0].decode(errors="replace").strip()
-
-
-def _uuid(value: bytes) -> str:
-    digits = value.hex()
-    groups = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
-    return "GPU-" + "-".join(groups)

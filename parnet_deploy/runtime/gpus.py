@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import DeviceUnavailableError
+
 _MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76  # CUdevice_attribute
 _RELEASE = Path("/sys/module/nvidia/version")
 _TEXT_BYTES = 256
@@ -49,6 +51,11 @@ class GpuReport:
     peers: frozenset[tuple[int, int]] = frozenset()
     why: str = ""
 
+    @property
+    def cuda_text(self) -> str | None:
+        """``cuda`` as 13.0."""
+        return None if self.cuda is None else "{}.{}".format(*self.cuda)
+
 
 class _DriverError(Exception):
     """A driver call that did not return 0."""
@@ -73,6 +80,23 @@ def read_gpus() -> GpuReport:
         return GpuReport(why=f"the NVIDIA driver does not answer ({error})")
     cuda = (version // 1000, version % 1000 // 10)
     return GpuReport(gpus=gpus, cuda=cuda, release=_release(), peers=peers)
+
+
+def gpu_facts(ordinal: int) -> dict[str, Any]:
+    """What a GPU is, and its driver: name, compute capability, memory and so on, as JSON types.
+
+    Raises:
+        DeviceUnavailableError: There is no such GPU.
+    """
+    found = read_gpus()
+    for gpu in found.gpus:
+        if gpu.ordinal == ordinal:
+            return {**gpu.to_json(), "driver": found.release, "driver_cuda": found.cuda_text}
+    have = ", ".join(str(gpu.ordinal) for gpu in found.gpus) or found.why
+    raise DeviceUnavailableError(
+        f"GPU {ordinal}: got no such device, expected one of those here ({have}). "
+        "nvidia-smi and CUDA_VISIBLE_DEVICES say which ones this process sees."
+    )
 
 
 def probe_gpus() -> tuple[int, str]:

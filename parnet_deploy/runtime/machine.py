@@ -38,7 +38,7 @@ def describe_machine() -> dict[str, Any]:
         "memory_mib": _memory_mib(),
         "gpus": [gpu.to_json() for gpu in found.gpus],
         "gpu_driver": found.release,
-        "gpu_driver_cuda": None if found.cuda is None else "{}.{}".format(*found.cuda),
+        "gpu_driver_cuda": found.cuda_text,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": package_versions(),

@@ -9,7 +9,9 @@ import pytest
 
 from parnet_deploy.export.export_step import export_to_deployment
 from parnet_deploy.export.fuse_step import fuse_to_deployment
-from tests.builder.fake_gpu import FakeGpu, compile_driver
+from tests.builder.fake_gpu import FakeGpu
+from tests.stubs.compiled import missing
+from tests.stubs.cuda_stub import missing_compiler
 
 CHECKPOINT = Path(__file__).parents[2] / "examples/digits/digits.pth.tar"
 
@@ -28,12 +30,10 @@ def exported(exported_once: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported_once, tmp_path / "digits"))
 
 
-@pytest.fixture(scope="session")
-def stub_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_driver(tmp_path_factory.mktemp("driver"))
-
-
 @pytest.fixture
-def fake_gpu(tmp_path: Path, stub_driver: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+def fake_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     """TensorRT 10.16 without faults, until the test installs another."""
-    return FakeGpu(tmp_path, stub_driver, monkeypatch)
+    lacking = missing_compiler()
+    if lacking is not None:
+        missing(lacking)
+    return FakeGpu(tmp_path, monkeypatch)

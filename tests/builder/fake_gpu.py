@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.stubs.compiled import FOLDER, compile_library
+from tests.stubs.cuda_stub import build_stub
 from tests.stubs.fake_tensorrt import Faults
 
 ROOT = Path(__file__).parents[2]
+_DRIVER = """from tests.stubs.cuda_stub import load_stub
+driver = load_stub()
+driver.reset(devices=3)
+"""
 _SHIM = """import sys
+{prelude}
 from tests.stubs.fake_tensorrt import Faults, fake_tensorrt
 sys.modules["tensorrt"] = fake_tensorrt({version!r}, Faults(**{faults!r}), **{control!r})
 """
@@ -23,27 +28,23 @@ class FakeGpu:
 
     Args:
         folder: For the shim and the caches.
-        driver: The stub driver.
         monkeypatch: Of the test.
-        prelude: Python that the child runs when it imports TensorRT, before the fake one is there.
     """
 
-    def __init__(
-        self, folder: Path, driver: Path, monkeypatch: pytest.MonkeyPatch, prelude: str = ""
-    ) -> None:
-        self._shim, self._prelude = folder / "shim", prelude
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._shim, self._prelude = folder / "shim", _DRIVER
         self._shim.mkdir()
         self.cache = folder / "cache"
-        self._monkeypatch = monkeypatch
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(self._shim), str(ROOT)]))
-        monkeypatch.setenv("LD_LIBRARY_PATH", str(driver.parent))
+        monkeypatch.setenv("LD_LIBRARY_PATH", str(build_stub().parent))
         monkeypatch.setenv("PARNET_CACHE", str(self.cache))
         self.install()
 
     def install(self, version: str = "10.16", faults: Faults | None = None, **control: str) -> None:
         """Put this version there, with these faults."""
-        text = _SHIM.format(version=version, faults=asdict(faults or Faults()), control=control)
-        (self._shim / "tensorrt.py").write_text(f"{self._prelude}\n{text}", encoding="utf-8")
+        about = {"version": version, "faults": asdict(faults or Faults()), "control": control}
+        text = _SHIM.format(prelude=self._prelude, **about)
+        (self._shim / "tensorrt.py").write_text(text, encoding="utf-8")
 
     def break_import(self, statement: str) -> None:
         """The module runs this instead."""
@@ -55,9 +56,10 @@ class FakeGpu:
 
     def set_driver_error(self, code: int) -> None:
         """The driver refuses a context."""
-        self._monkeypatch.setenv("FAKE_DRIVER_ERROR", str(code))
+        self._prelude = f"{_DRIVER}driver.fail('cuDevicePrimaryCtxRetain', {code})"
+        self.install()
 
-
-def compile_driver(folder: Path) -> Path:
-    """The stub driver as ``libcuda.so.1``."""
-    return compile_library(FOLDER / "idle_driver.c", folder / "libcuda.so.1")
+    def remove_driver(self) -> None:
+        """No driver, as far as this machine has none of its own."""
+        self._prelude = ""
+        self.install()

@@ -69,8 +69,8 @@ def test_record_and_plan(version: str, fake_gpu: FakeGpu, build: Build, tmp_path
     assert json.loads(json.dumps(record)) == record, "plain JSON"
     assert record["tensorrt"] == VERSIONS[version] == head["version"]
     assert record["device"]["ordinal"] == 1
-    assert record["device"]["name"] == "Fake GPU"
-    assert record["device"]["uuid"] == "GPU-02020202-0202-0202-0202-020202020202"
+    assert record["device"]["name"] == "Stand-in GPU"
+    assert record["device"]["uuid"] == "GPU-01112131-4151-6171-8191-a1b1c1d1e1f1"
     assert record["device"]["compute_capability"] == "9.0"
     assert record["device"]["driver_cuda"] == "13.0"
     assert (record["plan_bytes"], record["precision"]) == (
@@ -236,7 +236,7 @@ def test_timing_cache_is_used_by_the_next_build(
     assert (first["timing_cache_used"], second["timing_cache_used"]) == (False, True)
     assert first["timing_cache_kept"]
     (file,) = (fake_gpu.cache / "timing").glob("*.cache")
-    assert file.name == f"{VERSIONS[version]}-Fake-GPU.cache"
+    assert file.name == f"{VERSIONS[version]}-Stand-in-GPU.cache"
     known = json.loads(file.read_bytes()[32:])
     assert known["device"] == "Fake GPU"
     assert len(known["known"]) == 3
@@ -405,6 +405,7 @@ def test_missing_tensorrt_names_the_extra(fake_gpu: FakeGpu, build: Build) -> No
 
 def test_no_driver(fake_gpu: FakeGpu, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LD_LIBRARY_PATH")
+    fake_gpu.remove_driver()
     if has_driver():
         pytest.skip("needs a machine without NVIDIA's driver")
     with pytest.raises(DeviceUnavailableError, match=r"TensorRT 10.16.1.11: got no usable GPU"):
@@ -420,15 +421,17 @@ def has_driver() -> bool:
 
 
 def test_no_such_gpu(build: Build) -> None:
-    with pytest.raises(DeviceUnavailableError, match="GPU 5: got CUDA_ERROR_INVALID_DEVICE"):
+    with pytest.raises(
+        DeviceUnavailableError, match="GPU 5: got no such device, expected one of those here"
+    ):
         build(device=5)
 
 
 @pytest.mark.parametrize(
     ("code", "kind", "text"),
     [
-        (2, OutOfMemoryError, "GPU 0: got CUDA_ERROR_OUT_OF_MEMORY"),
-        (46, DeviceUnavailableError, "GPU 0: got CUDA_ERROR_DEVICE_UNAVAILABLE"),
+        (2, OutOfMemoryError, "device 0.*CUDA_ERROR_OUT_OF_MEMORY"),
+        (46, DeviceUnavailableError, "device 0.*CUDA_ERROR_DEVICE_UNAVAILABLE"),
     ],
 )
 def test_no_context(

@@ -20,10 +20,10 @@ from parnet_deploy.errors import BackendError, DeviceUnavailableError, OutOfMemo
 from parnet_deploy.runtime.cuda import WARM_UPS, CudaDevice, open_devices  # noqa: E402
 from parnet_deploy.runtime.cuda_driver import (  # noqa: E402
     PointerFacts,
-    device_facts,
     pointer_facts,
     usable_devices,
 )
+from parnet_deploy.runtime.gpus import gpu_facts  # noqa: E402
 
 pytestmark = pytest.mark.gpu
 
@@ -85,11 +85,11 @@ def no_context():
 class TestDevice:
     def test_facts(self):
         ordinal = usable_devices()[0]
-        facts = device_facts(ordinal)
+        facts = gpu_facts(ordinal)
         assert json.loads(json.dumps(facts)) == facts
         assert facts["uuid"].startswith("GPU-")
         assert len(facts["uuid"]) == len("GPU-") + 36
-        assert facts["memory_bytes"] > 0
+        assert facts["memory_mib"] > 0
         assert facts["multiprocessors"] > 0
         assert float(facts["compute_capability"]) >= 5
 
@@ -234,7 +234,7 @@ class TestMemory:
     def test_errors_are_named_and_the_device_goes_on(self, device):
         stream, buffer = device.create_stream(0), device.allocate(4096)
         with pytest.raises(OutOfMemoryError, match=r"device 0 memory: got no .* are left"):
-            device.allocate(device_facts(0)["memory_bytes"] * 2)
+            device.allocate(gpu_facts(0)["memory_mib"] << 21)
         with pytest.raises(BackendError, match="CUDA_ERROR_INVALID_VALUE"):
             device.upload(buffer, 0, 4096, stream)
         fill(device, buffer, 5.0, stream)

@@ -108,10 +108,10 @@ def test_plan_that_is_not_its_own_is_refused(cache: EngineCache) -> None:
     script = """
 import sys
 from pathlib import Path
-from parnet_deploy.builder.trt_device import use_device
 from parnet_deploy.errors import EngineLoadError
 from parnet_deploy.runtime._trt_compat import load_engine, load_tensorrt, make_runtime
-use_device(0)
+from parnet_deploy.runtime.cuda_context import CudaContext
+CudaContext.open_primary(0).guard().__enter__()
 trt = load_tensorrt()
 runtime = make_runtime(trt)
 plan = Path(sys.argv[1]).read_bytes()

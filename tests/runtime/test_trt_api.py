@@ -18,7 +18,7 @@ SOURCES = sorted(
     path
     for pattern in ("runtime/_trt_*.py", "runtime/tensorrt.py", "builder/t*_*.py")
     for path in PACKAGE.glob(pattern)
-    if path.name not in ("trt_device.py", "_trt_inspect.py")  # the latter names layers of its own
+    if path.name != "trt_inspect.py"  # it names layers of its own
 )
 FAKE = CLASSES[0].__module__
 KINDS = {
@@ -95,7 +95,7 @@ def exists(surface: dict[str, Any], name: str) -> bool:
 
 def test_the_search_finds_what_is_used() -> None:
     names = used()
-    assert {path.name for path in SOURCES} >= {"_trt_compat.py", "_trt_config.py", "trt_build.py"}
+    assert {path.name for path in SOURCES} >= {"_trt_compat.py", "trt_config.py", "trt_build.py"}
     assert "Builder.build_serialized_network" in names
     assert "trt.ProfilingVerbosity.DETAILED" in names
     assert set(GUARDED) <= set(names), "a guard that nothing needs"
@@ -149,7 +149,8 @@ def test_the_fake_has_all_that_our_code_uses(real: RealBindings) -> None:
 
 SHIMS = """
 from unittest.mock import NonCallableMagicMock as Mock
-from parnet_deploy.runtime import _trt_compat as compat, _trt_config as config_shims
+from parnet_deploy.builder import trt_config as config_shims
+from parnet_deploy.runtime import _trt_compat as compat
 from parnet_deploy.runtime import _trt_log as log
 
 def bound(kind, **values):  # only what the real class has can be read, called or set

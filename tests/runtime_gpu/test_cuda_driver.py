@@ -23,11 +23,11 @@ from parnet_deploy.runtime.cuda_driver import (
     CaptureFailed,
     PointerFacts,
     ask,
-    device_facts,
     error_of,
     pointer_facts,
     usable_devices,
 )
+from parnet_deploy.runtime.gpus import gpu_facts
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_devices(cuda):
     with pytest.raises(DeviceUnavailableError, match="device: got 7, expected one of 0, 2"):
         CudaDevice(7)
     with pytest.raises(DeviceUnavailableError, match="device: got -1"):
-        device_facts(-1)
+        CudaDevice(-1)
     assert cuda.live() == {}
 
 
@@ -89,17 +89,20 @@ def test_no_device(cuda):
 
 
 def test_facts_are_plain_json(cuda):
-    facts = device_facts(1)
+    facts = gpu_facts(1)
+    facts.pop("driver")  # of this machine, if it has one
     assert json.loads(json.dumps(facts)) == {
         "ordinal": 1,
-        "name": "Stand-in GPU 1",
+        "name": "Stand-in GPU",
         "uuid": "GPU-01112131-4151-6171-8191-a1b1c1d1e1f1",
         "compute_capability": "9.0",
-        "memory_bytes": 1 << 30,
+        "memory_mib": 1 << 10,
         "multiprocessors": 4,
-        "pci_bus_id": "0000:02:00.0",
-        "driver_cuda_version": "13.0",
+        "pci_bus": "0000:02:00.0",
+        "driver_cuda": "13.0",
     }
+    with pytest.raises(DeviceUnavailableError, match=r"GPU 2: .* those here \(0, 1\)"):
+        gpu_facts(2)
 
 
 def test_pointers(cuda):

@@ -74,7 +74,7 @@ def cuda(cuda):
 @pytest.mark.parametrize("name", PLACEMENTS)
 def test_the_known_placements_give_the_right_logits_for_many_orders(cuda, name, graphs):
     placement = PLACEMENTS[name](SPEC)
-    mode = "graph" if graphs and len(placement.devices) == 1 else "eager"
+    mode = ("graph" if len(placement.devices) == 1 else "graphs") if graphs else "eager"
     for seed in range(12):
         with opened(cuda, placement, seed=seed, graphs=graphs) as executor:
             assert executor.describe()["mode"] == mode

@@ -33,13 +33,11 @@ from tests.gpu.runtime_contract import (
     build,
     check,
 )
-from tests.stubs.cuda_stub import CudaStub, build_stub
+from tests.stubs.cuda_stub import CudaStub
 from tests.stubs.fake_tensorrt import fake_tensorrt
 from tests.toy_deployments import export_toy
 
 VERSIONS = ("8.6", "10.16", "11.4")
-STARTS = "from tests.stubs.cuda_stub import load_stub; load_stub().reset(devices=3)"
-"""How the builder's child gets its GPUs."""
 
 
 class Machine:
@@ -48,7 +46,7 @@ class Machine:
     def __init__(self, cuda: CudaStub, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.cuda, self._patch = cuda, patch
         cuda.reset(devices=3)
-        self._builder = FakeGpu(folder, build_stub(), patch, STARTS)
+        self._builder = FakeGpu(folder, patch)
         self.install("10.16")
 
     def install(self, version: str) -> None:

@@ -151,7 +151,7 @@ PUBLIC CUresult cuDeviceGetName(char *name, int length, CUdevice device)
 {
     ENTER("cuDeviceGetName");
     TRY(check_device(device));
-    snprintf(name, length, "Stand-in GPU %d", device);
+    snprintf(name, length, "Stand-in GPU");
     return SUCCESS;
 }
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from parnet_deploy.builder.trt_inspect import inspect_engine, read_inspection
 from parnet_deploy.errors import EngineLoadError
-from parnet_deploy.runtime._trt_inspect import inspect_engine, read_inspection
 from tests.builder.trt_graphs import conv_graph
 from tests.runtime.test_trt_compat import Bound, load
 from tests.stubs.fake_tensorrt import VERSIONS, fake_tensorrt

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import EngineBuildError
-from ._trt_compat import start
-from ._trt_log import failure, log_position
+from ..runtime._trt_compat import start
+from ..runtime._trt_log import failure, log_position
 
 EXTERNAL_LIBRARIES = {
     "CUBLAS": ("libcublas.so.12", "libcublas.so.11"),
