@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import RenderableType
-from rich.text import Text
 
 from ..errors import CheckFailedError, InputError
-from . import render
+from .calibrate_table import draw_outcomes
 from .chain import ensure_exported, needs
 from .options import Common, deployment_option, verb
 
 if TYPE_CHECKING:
-    from ..quantize.calibrate_step import Calibration
     from ..quantize.gates import Gates
     from ..quantize.prepare import DataOptions
 
@@ -37,7 +34,7 @@ _GATES = {
 _EPILOG = """\b
 Examples:
   parnet-deploy calibrate photos/
-  parnet-deploy calibrate photos/ -d parnet-s --eval imagenet/val --samples 256
+  parnet-deploy calibrate parnet-s photos/ --eval imagenet/val --samples 256
   parnet-deploy calibrate photos/ --eval-labels val.csv --method percentile
   parnet-deploy calibrate             (the demo network, on the digits that ship)
 
@@ -115,9 +112,13 @@ def command(
 ) -> None:
     """Measure the ranges of all tensors on IMAGES, and make graphs in lower precision.
 
+    The first of them may be the name of the deployment.
+
     Each precision is held against float32: accuracy, agreement and noise of the logits, on clean
     and noisy images. If it fails, the layers that harm most go back to float32, one by one.
     """
+    if deployment is None and images and _names_deployment(common.root, images[0]):
+        deployment, images = str(images[0]), images[1:]
     directory = common.find(deployment)
     ensure_exported(directory, common.output)
     gates = {name: more.pop(name) for name in _GATES}
@@ -165,10 +166,17 @@ def command(
         "calibration": {"skipped": calibration.current, "report": calibration.report},
         "precisions": outcomes,
     }
-    common.output.result(document, *_draw(common, directory, calibration, outcomes))
+    common.output.result(document, *draw_outcomes(common, directory, calibration, outcomes))
     failed = [str(found["error"]) for found in outcomes.values() if not found["passed"]]
     if failed:
         raise CheckFailedError(" ".join(failed))
+
+
+def _names_deployment(root: Path, name: Path) -> bool:
+    """Whether the first argument is the deployment and not a folder of images."""
+    from ..storage.names import MANIFEST
+
+    return (name / MANIFEST).is_file() or (root / name / MANIFEST).is_file()
 
 
 def _teller(common: Common, target: str, report: Callable[[str], None]) -> Callable[[str], None]:
@@ -234,73 +242,3 @@ def _demo_images(directory: Path) -> Path:
             "the network will see. Run: parnet-deploy calibrate IMAGES."
         )
     return (place / EVAL).parent
-
-
-def _draw(
-    common: Common,
-    directory: Path,
-    calibration: Calibration,
-    outcomes: Mapping[str, Mapping[str, Any]],
-) -> list[RenderableType]:
-    report = calibration.report
-    worst = report["worst_clipped"]
-    how = "unchanged" if calibration.current else f"{report['tensors']} ranges"
-    items: list[RenderableType] = [
-        render.heading(directory.name, f"calibrated, in {render.printable(directory)}"),
-        render.facts(
-            [
-                ("calibration", f"{report['method']} on {report['images']} images, {how}"),
-                (
-                    "clipped",
-                    f"{render.percent_text(report['clipped'])} of the values on "
-                    f"{report['held_out']} held-out images, at worst "
-                    f"{render.percent_text(worst['share'])} of {worst['tensor']}",
-                ),
-            ]
-        ),
-        render.spaced(_table(outcomes)),
-        "",
-    ]
-    for target, found in outcomes.items():
-        if found["passed"]:
-            kept = [r["layer"] for r in found["report"]["layers"] if r["precision"] == "fp32"]
-            if kept:
-                text = f"{target}: in float32 stay {', '.join(kept)}"
-                items += [Text(text, style="key"), ""]
-    pages = [target for target, found in outcomes.items() if found["passed"]]
-    if not pages:
-        return items
-    path = directory / f"reports/precision-{pages[0]}.html"
-    build = f"parnet-deploy build {common.argument(directory)} --precision auto"
-    return [
-        *items,
-        render.next_step(
-            (build, "engines in the fastest of them"), (str(path), "the report, for a browser")
-        ),
-    ]
-
-
-def _table(outcomes: Mapping[str, Mapping[str, Any]]) -> Any:
-    found = render.table("precision", "images", ">float32", ">this", ">same", ">SQNR", ">size", "")
-    for target, outcome in outcomes.items():
-        if not outcome["passed"]:
-            found.add_row(target, "", "", "", "", "", "", render.verdict(False))
-            continue
-        report = outcome["report"]
-        scores = report["measured"]["kernel"] or report["measured"]["emulated"]
-        for i, (name, score) in enumerate(scores.items()):
-            found.add_row(
-                "" if i else target,
-                name,
-                _share(score["reference_accuracy"]),
-                _share(score["accuracy"]),
-                render.percent_text(score["agreement"]),
-                f"{score['sqnr_db']:.1f} dB",
-                "" if i else f"{report['bytes_after'] / report['bytes_before']:.2f}",
-                render.verdict(True),
-            )
-    return found
-
-
-def _share(value: float | None) -> str:
-    return render.NEUTRAL if value is None else render.percent_text(value)

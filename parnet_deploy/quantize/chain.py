@@ -20,7 +20,9 @@ Arrays = dict[str, Array]
 Graphs = Mapping[str, onnx.ModelProto]
 OnBatch = Callable[[int, int], None]
 
-BATCH_BYTES = 64 << 20  # of the largest tensors; more images at once do not run faster
+BATCH_BYTES = 64 << 20  # of activations in memory; more images at once do not run faster
+LARGEST, EVERYTHING = 8, 200
+"""Of a ParNet's activations, in sizes of its input: the largest ones, and all of them together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +83,9 @@ class PartChain:
         return lambda: self.run(image)
 
 
-def batches(images: Array) -> Iterator[Array]:
-    """The images in groups that keep memory small."""
-    # a ParNet's largest maps have about 64 channels at a quarter of the positions
-    one = max(images[0].nbytes * 8, 1)
+def batches(images: Array, kept: int = LARGEST) -> Iterator[Array]:
+    """The images in groups that keep memory small; ``kept`` of each stays in it at once."""
+    one = max(images[0].nbytes * kept, 1)
     size = int(min(max(BATCH_BYTES // one, 1), 64))
     for start in range(0, len(images), size):
         yield images[start : start + size]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from .calibration_set import LoadedSet
-from .chain import Array, Graphs, PartChain, batches, expose
+from .chain import EVERYTHING, Array, Graphs, PartChain, batches, expose
 from .convert import Layer
 from .gates import Gap, Measured
-from .metrics import score, sqnr_db
+from .metrics import Powers, score, sqnr_db
 
 EMULATED_IMAGES = 256  # of a set, where the kernels have run on all of them
 
@@ -90,17 +88,12 @@ def layer_sqnr(
             for part, model in lowered.items()
         }
     )
-    expected: dict[str, list[NDArray[np.float32]]] = {layer: [] for layer in pairs}
-    got: dict[str, list[NDArray[np.float32]]] = {layer: [] for layer in pairs}
-    for batch in batches(images):
+    powers = {layer: Powers() for layer in pairs}
+    for batch in batches(images, EVERYTHING):
         first, second = whole.run(batch), less.run(batch)
         for layer, (tensor, other) in pairs.items():
-            expected[layer].append(first[tensor])
-            got[layer].append(second[other].astype(np.float32))
-    return {
-        layer: sqnr_db(np.concatenate(got[layer]), np.concatenate(expected[layer]))
-        for layer in pairs
-    }
+            powers[layer].add(second[other], first[tensor])
+    return {layer: found.sqnr_db for layer, found in powers.items()}
 
 
 def _block_outputs(model: onnx.ModelProto) -> dict[str, str]:

@@ -62,17 +62,38 @@ def score(got: Array, reference: Array, classes: Labels | None = None) -> Score:
     )
 
 
+@dataclass
+class Powers:
+    """Signal and noise summed up over parts of a tensor that need not be in memory together."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+    finite: bool = True
+
+    def add(self, got: NDArray[Any], reference: NDArray[Any]) -> None:
+        """Add a part of both tensors."""
+        self.finite = self.finite and bool(np.isfinite(got).all())
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite fails anyway
+            self.signal += float(np.sum(np.square(reference, dtype=np.float64)))
+            self.noise += float(np.sum(np.square(got.astype(np.float64) - reference)))
+
+    @property
+    def sqnr_db(self) -> float:
+        """Between ``MIN_DB`` and ``MAX_DB``; ``MIN_DB`` if anything was not finite."""
+        if not self.finite:
+            return MIN_DB
+        if self.noise <= 0:
+            return MAX_DB
+        if self.signal <= 0:
+            return MIN_DB
+        return float(np.clip(10 * np.log10(self.signal / self.noise), MIN_DB, MAX_DB))
+
+
 def sqnr_db(got: NDArray[Any], reference: NDArray[Any]) -> float:
     """Signal-to-quantization-noise ratio in decibel: 20 means the noise is a tenth of the signal.
 
     Between ``MIN_DB`` and ``MAX_DB``; what is not finite has ``MIN_DB``.
     """
-    if not np.isfinite(got).all():
-        return MIN_DB
-    signal = float(np.sum(np.square(reference, dtype=np.float64)))
-    noise = float(np.sum(np.square(got.astype(np.float64) - reference)))
-    if noise <= 0:
-        return MAX_DB
-    if signal <= 0:
-        return MIN_DB
-    return float(np.clip(10 * np.log10(signal / noise), MIN_DB, MAX_DB))
+    powers = Powers()
+    powers.add(got, reference)
+    return powers.sqnr_db

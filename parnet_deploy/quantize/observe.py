@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from ..errors import InputError
 from ..spec import ModelSpec
-from .chain import Array, Graphs, OnBatch, PartChain, batches, element_types, expose
+from .chain import EVERYTHING, Array, Graphs, OnBatch, PartChain, batches, element_types, expose
 from .ranges import Histogram
 
 
@@ -64,7 +64,7 @@ def observe(
     total, done = len(images) + len(counting), 0
     low: dict[str, float] = {}
     high: dict[str, float] = {}
-    for batch in batches(images):
+    for batch in batches(images, EVERYTHING):
         for name, values in chain.run(batch).items():
             smallest, largest = float(values.min()), float(values.max())
             if not np.isfinite([smallest, largest]).all():
@@ -77,7 +77,7 @@ def observe(
         done += len(batch)
         on_batch(done, total)
     histograms = {name: Histogram.empty(low[name], high[name]) for name in low}
-    for batch in batches(counting):
+    for batch in batches(counting, EVERYTHING):
         for name, values in chain.run(batch).items():
             histograms[name].add(values)
         done += len(batch)
@@ -103,7 +103,7 @@ def count_clipped(
     """
     outside = dict.fromkeys(ranges, 0)
     seen = dict.fromkeys(ranges, 0)
-    for batch in batches(images):
+    for batch in batches(images, EVERYTHING):
         for name, values in chain.run(batch).items():
             if name in ranges:
                 low, high = ranges[name]

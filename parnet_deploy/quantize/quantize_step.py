@@ -23,7 +23,7 @@ from .calibrate_step import Calibration, load_graphs, read_calibration
 from .calibration_set import LoadedSet
 from .chain import ChainOptions, PartChain
 from .convert import KERNELS_HERE, Converter, Layer, list_layers
-from .evaluate import layer_sqnr, measure, reference_logits, sensitivity
+from .evaluate import Network, layer_sqnr, measure, reference_logits, sensitivity
 from .gates import CLEAN, Measured, check_clipped, check_gates, require
 from .options import QuantizeOptions, folder, report_name
 from .qdq_cpu import weight_limit
@@ -68,12 +68,12 @@ def quantize_to_deployment(
     key = _step_key(deployment, sets, options, ranges.table)
     if deployment.is_current(step, key):
         return skipped(directory, report_name(options.target))
-    work = _Work.open(deployment, sets, options, ranges)
+    work = _Work.open(deployment, sets, options, ranges, on_stage)
     require((check_clipped(work.clipped, options.limits),), f"precision {options.target}")
     log = SearchLog.of(directory, options.target, key)
     if log.resumed:
         on_stage("going on with an interrupted search")
-    found = work.search(log, on_stage).run()
+    found = work.search(log).run()
     lowered = work.converter.all(found.keep)
     on_stage("comparing layer by layer")
     report = work.report(found, lowered)
@@ -118,6 +118,7 @@ class _Work:
     full: PartChain
     logits: Mapping[str, Any]
     clipped: float
+    on_stage: Progress
 
     @classmethod
     def open(
@@ -126,6 +127,7 @@ class _Work:
         sets: Mapping[str, LoadedSet],
         options: QuantizeOptions,
         ranges: Calibration,
+        on_stage: Progress,
     ) -> _Work:
         table = ranges.table.require(deployment)
         spec = deployment.spec
@@ -137,6 +139,7 @@ class _Work:
             known = ", ".join(layer.name for layer in layers)
             raise SpecError(f"layer to keep: got {unknown[0]!r}, expected one of {known}.")
         full = PartChain(spec, graphs)
+        on_stage("running float32")
         return cls(
             deployment=deployment,
             options=options,
@@ -147,30 +150,38 @@ class _Work:
             full=full,
             logits=reference_logits(full.logits, sets),
             clipped=table.clipped,
+            on_stage=on_stage,
         )
 
-    def search(self, log: SearchLog, on_stage: Progress) -> Search:
+    def search(self, log: SearchLog) -> Search:
         """The search for the fewest layers in float32; without one, only the first try."""
         return Search(
             layers=self.layers,
             fixed={*self.converter.unfit, *self.options.keep},
             evaluate=self._evaluate,
             judge=lambda measured: check_gates(measured, self.options.limits),
-            sensitivity=lambda log: self._sensitivity(log, on_stage),
+            sensitivity=self._sensitivity,
             log=log,
             min_share=self.options.min_share if self.options.search else 1.0,
-            tell=on_stage,
+            tell=self.on_stage,
         )
 
     def _evaluate(self, keep: Collection[str]) -> Measured:
         graphs = self.converter.all(keep)
         spec = self.deployment.spec
         here = self.options.target in KERNELS_HERE
+
+        def shown(chain: PartChain, how: str) -> Network:
+            def tell(done: int, total: int) -> None:
+                self.on_stage(f"{how} {done} of {total}")
+
+            return partial(chain.logits, on_batch=tell)
+
         return measure(
             self.sets,
             self.logits,
-            emulated=PartChain(spec, graphs, ChainOptions(emulate=True)).logits,
-            kernel=PartChain(spec, graphs).logits if here else None,
+            emulated=shown(PartChain(spec, graphs, ChainOptions(emulate=True)), "emulated image"),
+            kernel=shown(PartChain(spec, graphs), "image") if here else None,
             clipped=self.clipped,
         )
 
@@ -178,13 +189,13 @@ class _Work:
         clean = self.sets[CLEAN]
         return clean.images[clean.spread(SENSITIVITY_IMAGES)]
 
-    def _sensitivity(self, log: SearchLog, on_stage: Progress) -> dict[str, float]:
+    def _sensitivity(self, log: SearchLog) -> dict[str, float]:
         images = self._some_images()
         total = len(self.layers)
 
         def keep(layer: Layer, found: float) -> None:
             log.add_sensitivity(layer.name, found)
-            on_stage(f"layer {len(log.sensitivity)} of {total}")
+            self.on_stage(f"layer {len(log.sensitivity)} of {total}")
 
         only, known = self.converter.only, log.sensitivity
         return sensitivity(self.full, only, self.layers, images, known, keep)

@@ -59,6 +59,17 @@ def test_build_takes_what_was_calibrated(place_deployment, invoke, some):
     assert json.loads(ran.stdout)["accuracy"]["share"] > 0.95
 
 
+def test_the_first_argument_may_name_the_deployment(place_deployment, invoke, some):
+    place_deployment("exported")
+    place_deployment("exported", "other")
+    args = ("--precision", "int8-trt", "--json")
+    found = json.loads(invoke("calibrate", "digits", some, *args).stdout)
+    assert found["deployment"] == "engines/digits"
+    assert found["calibration"]["report"]["images"] == 45
+    demo = invoke("calibrate", "other", *args, "--eval-samples", "20")
+    assert json.loads(demo.stdout)["calibration"]["report"]["images"] == 256
+
+
 def test_json_has_the_documented_keys(place_deployment, invoke, some):
     place_deployment("exported")
     args = ("calibrate", some, "--precision", "fp16", "--precision", "int8-trt", "--json")
