@@ -197,6 +197,7 @@ class Deployment:
             for path in found
             if path.as_posix() not in own | set(self.artifacts)
             and not names.is_staging(path.parts[0])
+            and not path.parts[0].startswith(names.SEARCH_PREFIX)
         )
         return Integrity(missing=tuple(missing), changed=tuple(changed), foreign=tuple(foreign))
 

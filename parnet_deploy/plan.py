@@ -15,7 +15,7 @@ from .placement import Placement
 PLAN_SCHEMA = 1
 PLAN_FILE = "build.json"
 CANARY_FILE = "canary.npz"
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "fp16", "int8")
 MAX_BATCH = 65536
 MAX_THREADS = 1024
 

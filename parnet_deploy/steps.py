@@ -44,13 +44,15 @@ def read_report(directory: Path, name: str) -> dict[str, Any]:
     return report
 
 
-def read_reference(deployment: Deployment) -> Reference:
+def read_reference(deployment: Deployment, name: str = REFERENCE) -> Reference:
     """The image and the logits that every engine is held against.
+
+    Engines in lower precision have a reference of their own, which ``name`` says.
 
     Raises:
         DeploymentError: The deployment has none, or it was changed.
     """
-    return Reference.unpack(deployment.read_bytes(REFERENCE), str(deployment.path))
+    return Reference.unpack(deployment.read_bytes(name), str(deployment.path))
 
 
 def write_report(path: Path, data: Mapping[str, Any]) -> None:

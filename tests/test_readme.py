@@ -46,6 +46,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "examples/digits/digits.pth.tar", directory / "model.pt")
     source = next((ROOT / "calibration/digits/eval").rglob("*.png"))
     Image.open(source).convert("RGB").save(directory / "photo.jpg")
+    photos = ROOT / "calibration/digits/calibration"
+    for folder in filter(Path.is_dir, photos.iterdir()):
+        (directory / "photos" / folder.name).mkdir(parents=True)
+        for file in sorted(folder.iterdir())[:8]:
+            shutil.copy(file, directory / "photos" / folder.name)
     return directory
 
 
@@ -57,7 +62,10 @@ def commands() -> list[str]:
 @pytest.mark.slow
 def test_the_commands_run_in_their_order(workplace: Path) -> None:
     ours = [line for line in commands() if line.startswith("parnet-deploy")]
-    assert [line.split()[1] for line in ours] == ["fuse", "build", "bench", "run"]
+    assert [line.split()[1] for line in ours] == [
+        *("fuse", "build", "bench", "run"),
+        *("calibrate", "build"),
+    ]
     for line in ours:
         extra = ["--rounds", "2"] if " bench" in line else []
         done = run(["-m", "parnet_deploy", *line.split()[1:], *extra], workplace)

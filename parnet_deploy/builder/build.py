@@ -24,6 +24,7 @@ from .gpus import choose_backend
 from .make import exported_size, open_workshop
 from .options import BuildOptions
 from .planner import Built, choose_fastest, choose_predicted
+from .precisions import Source, find_sources, source_of
 
 __all__ = ["BuildOptions", "build_to_deployment", "choose_backend"]
 
@@ -71,14 +72,15 @@ def build_to_deployment(
             for file in plan.engines.values():
                 shutil.copyfile(folder / file, txn.stage(f"plans/{plan_key}/{file}"))
             canary = txn.stage(f"plans/{plan_key}/{CANARY_FILE}")
-            canary.write_bytes(deployment.read_bytes(REFERENCE))
+            source = source_of(plan.backend, plan.precision)
+            canary.write_bytes(deployment.read_bytes(source.reference))
             write_report(txn.stage(f"plans/{plan_key}/{PLAN_FILE}"), report)
             txn.finish_step(
                 step,
                 key=key,
                 options=options.to_json(),
                 versions=package_versions() | {"parnet_deploy": __version__},
-                made_from={"export"},
+                made_from={"export"} | {source.step for source in _sources(deployment, options)},
                 plans={plan_key: _summary(plan)},
             )
     return StepResult(path=directory, skipped=False, report={"plan": plan_key, **report})
@@ -111,14 +113,24 @@ def _build_best(
 ) -> tuple[Built, Mapping[str, Any]]:
     """Build the candidates, and take the fastest; simulated ones by arithmetic, before building."""
     spec = deployment.spec
-    candidates = _candidates(deployment, options)
+    sources = _sources(deployment, options)
+    candidates = [
+        replace(candidate, precision=source.precision)
+        for source in sources
+        for candidate in _candidates(deployment, options)
+    ]
     if options.backend == "fake":
         chosen, table = choose_predicted(spec, candidates, exported_size(deployment))
-        workshop = open_workshop(deployment, options, reference, scratch, on_stage)
+        workshop = open_workshop(deployment, options, sources, scratch, on_stage)
         return workshop.build(chosen), table
-    workshop = open_workshop(deployment, options, reference, scratch, on_stage)
+    workshop = open_workshop(deployment, options, sources, scratch, on_stage)
     built, left_out = workshop.build_all(candidates)
     return choose_fastest(spec, built, reference.image, on_stage, left_out)
+
+
+def _sources(deployment: Deployment, options: BuildOptions) -> tuple[Source, ...]:
+    assert options.backend is not None  # ``choose_backend`` has filled it in
+    return find_sources(deployment, options.backend, options.precision)
 
 
 def _candidates(deployment: Deployment, options: BuildOptions) -> tuple[Candidate, ...]:
@@ -142,10 +154,11 @@ def _step_key(deployment: Deployment, options: BuildOptions) -> str:
             f"deployment {deployment.path}: got no {missing[0]}, expected exported parts. "
             "Run: parnet-deploy export."
         )
+    used = [name for source in _sources(deployment, options) for name in source.files(deployment)]
     return step_key(
         version=BUILD_VERSION,
         plan_schema=PLAN_SCHEMA,
-        graphs={name: deployment.artifacts[name]["sha256"] for name in (*graphs, REFERENCE)},
+        graphs={name: deployment.artifacts[name]["sha256"] for name in (*used, REFERENCE)},
         options=options.to_json(),
         machine=machine_key(),
         packages=package_versions(),

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import SpecError
 from ..placement import Placement, one, recompute, streams
 from ..spec import ModelSpec
+from .precisions import FLOAT32
 
 PLACEMENTS = ("auto", "one", "one-aux", "streams", "recompute")
 CPU_PLACEMENTS = ("auto", "one", "streams")
@@ -21,13 +22,14 @@ class Candidate:
 
     ``threads`` is how many cores they may use (None: every usable one; on GPUs it means nothing).
     ``aux_streams`` is how many cuda_streams one engine may use besides its own. ``on_cpu`` says
-    which of the two its label tells.
+    which of the two its label tells. ``precision`` is that of the graphs it is built from.
     """
 
     placement: Placement
     threads: int | None = None
     aux_streams: int = 0
     on_cpu: bool = True
+    precision: str = FLOAT32.precision
 
     @property
     def name(self) -> str:
@@ -53,7 +55,8 @@ class Candidate:
             plural = "s" if len(self.devices) > 1 else ""
             where = f"device{plural} {','.join(map(str, self.devices))}"
         aux = f", {self.aux_streams} auxiliary stream(s)" if self.aux_streams else ""
-        return f"{self.placement.name}, {where}{aux}"
+        lower = "" if self.precision == FLOAT32.precision else f", {self.precision}"
+        return f"{self.placement.name}, {where}{aux}{lower}"
 
     @property
     def single(self) -> bool:
@@ -68,6 +71,7 @@ class Candidate:
             "devices": list(self.devices),
             "aux_streams": self.aux_streams,
             "threads": self.threads,
+            "precision": self.precision,
         }
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import onnx
 
 from .. import __version__
-from ..compare import ENGINE_TOLERANCE
 from ..deployment import Deployment
 from ..errors import BackendError, CheckFailedError, DeploymentError
 from ..input_size import InputSize
@@ -21,27 +20,38 @@ from ..reference import Reference, random_image
 from ..runtime.machine import describe_machine
 from ..runtime.session import Runtime
 from ..spec import IMAGE, LOGITS, ModelSpec
-from ..steps import Progress
+from ..steps import Progress, read_reference
 from .candidates import Candidate
 from .engines import EngineOrder, engine_file, make_engine
 from .onnx_merge import merge_segment
 from .options import BuildOptions
 from .planner import Built, LeftOut, engine_files
+from .precisions import Source
 from .verify import Arrays, part_values, verify_engines, verify_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """The part graphs of one precision, and what its engines are held against."""
+
+    source: Source
+    graphs: Mapping[str, onnx.ModelProto]
+    proofs: Sequence[tuple[Reference, Arrays]]
 
 
 @dataclass(kw_only=True)
 class Workshop:
-    """What all candidates of one build share: graphs, references, a folder, finished engines."""
+    """What all candidates of one build share: material, a folder, finished engines."""
 
     spec: ModelSpec
     input_size: InputSize
     options: BuildOptions
-    graphs: Mapping[str, onnx.ModelProto]
-    proofs: Sequence[tuple[Reference, Arrays]]
+    materials: Mapping[str, Material]
     folder: Path
     on_stage: Progress
-    finished: dict[tuple[Placement, int], tuple[Path, dict[str, Any]]] = field(default_factory=dict)
+    finished: dict[tuple[Placement, int, str], tuple[Path, dict[str, Any]]] = field(
+        default_factory=dict
+    )
 
     def build_all(self, candidates: Sequence[Candidate]) -> tuple[list[Built], list[LeftOut]]:
         """Build what can be built.
@@ -67,19 +77,20 @@ class Workshop:
         folder, records = self._engines(candidate)
         plan = self._plan(candidate, records)
         self.on_stage(f"proving {candidate.label}")
-        checks = self._prove(plan, folder)
+        checks = self._prove(plan, folder, self.materials[candidate.precision])
         plan = replace(plan, made={**plan.made, "checks": checks})
         return Built(candidate=candidate, plan=plan, folder=folder)
 
     def _engines(self, candidate: Candidate) -> tuple[Path, dict[str, Any]]:
         """Engine files and their records; candidates may differ in threads only and share them."""
-        key = (candidate.placement, candidate.aux_streams)
+        key = (candidate.placement, candidate.aux_streams, candidate.precision)
         if key not in self.finished:
             folder = self.folder / str(len(self.finished))
             folder.mkdir(exist_ok=True)
             records = {}
             for segment in candidate.placement.segments:
-                merged = merge_segment(segment, self.spec, self.graphs)
+                graphs = self.materials[candidate.precision].graphs
+                merged = merge_segment(segment, self.spec, graphs)
                 order = EngineOrder(
                     graph=merged.SerializeToString(deterministic=True),
                     segment=segment,
@@ -107,54 +118,58 @@ class Workshop:
             input_size=self.input_size,
             max_batch=self.options.max_batch,
             engines={s.name: engine_file(self._backend, s) for s in segments},
+            precision=candidate.precision,
             threads=candidate.threads,
             made={
                 "built": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 "machine": describe_machine(),
                 "parnet_deploy": __version__,
-                "tolerance": ENGINE_TOLERANCE,
+                "tolerance": self.materials[candidate.precision].source.tolerance,
                 "aux_streams": candidate.aux_streams,
                 "engines": dict(records),
             },
         )
 
-    def _prove(self, plan: Plan, folder: Path) -> list[dict[str, Any]]:
-        files = engine_files(plan, folder)
+    def _prove(self, plan: Plan, folder: Path, material: Material) -> list[dict[str, Any]]:
+        files, limit = engine_files(plan, folder), material.source.tolerance
         checks = []
-        for _, values in self.proofs:
-            checks += verify_engines(self.spec, plan, files, values)
+        for _, values in material.proofs:
+            checks += verify_engines(self.spec, plan, files, values, tolerance=limit)
         with Runtime.from_plan(self.spec, plan, files) as runtime:
-            for reference, _ in self.proofs:
-                image, logits = reference.image, reference.logits
-                checks += verify_whole(runtime, image, logits, max_batch=plan.max_batch)
+            for reference, _ in material.proofs:
+                image, logits, batch = reference.image, reference.logits, plan.max_batch
+                checks += verify_whole(runtime, image, logits, max_batch=batch, tolerance=limit)
         return [check.require().to_json() for check in checks]
 
 
 def open_workshop(
     deployment: Deployment,
     options: BuildOptions,
-    reference: Reference,
+    sources: Sequence[Source],
     folder: Path,
     on_stage: Progress,
 ) -> Workshop:
-    """Read the graphs and compute what engines are held against.
+    """Read the graphs of each precision and compute what engines are held against.
 
     Raises:
         DeploymentError: The deployment is not exported, or a graph was changed.
     """
-    spec = deployment.spec
     return Workshop(
-        spec=spec,
+        spec=deployment.spec,
         input_size=exported_size(deployment),
         options=options,
-        graphs={
-            part.name: onnx.load_from_string(deployment.read_bytes(f"onnx/{part.name}.onnx"))
-            for part in spec.parts
-        },
-        proofs=_references(deployment, reference),
+        materials={source.precision: _material(deployment, source) for source in sources},
         folder=folder,
         on_stage=on_stage,
     )
+
+
+def _material(deployment: Deployment, source: Source) -> Material:
+    graphs = {
+        part.name: onnx.load_from_string(deployment.read_bytes(f"{source.folder}/{part.name}.onnx"))
+        for part in deployment.spec.parts
+    }
+    return Material(source=source, graphs=graphs, proofs=_references(deployment, source))
 
 
 def exported_size(deployment: Deployment) -> InputSize:
@@ -170,11 +185,12 @@ def exported_size(deployment: Deployment) -> InputSize:
     return deployment.input_size
 
 
-def _references(deployment: Deployment, reference: Reference) -> list[tuple[Reference, Arrays]]:
+def _references(deployment: Deployment, source: Source) -> list[tuple[Reference, Arrays]]:
     """What to prove engines on: the stored reference; for a range of sizes, others by the parts."""
     size, spec = deployment.input_size, deployment.spec
-    found = [(reference, part_values(deployment, reference.image))]
+    reference = read_reference(deployment, source.reference)
+    found = [(reference, part_values(deployment, reference.image, source))]
     for height, width in size.corners[1:] if size else ():
-        values = part_values(deployment, random_image(spec, height, width))
+        values = part_values(deployment, random_image(spec, height, width), source)
         found.append((Reference(image=values[IMAGE], logits=values[LOGITS]), values))
     return found

@@ -15,6 +15,7 @@ from onnx import helper
 from ..errors import EngineBuildError
 from ..placement import Segment
 from ..spec import ModelSpec
+from .onnx_tidy import join_codes
 
 
 def merge_segment(
@@ -46,7 +47,7 @@ def merge_segment(
             producer_version=models[0].producer_version,
         )
         merged.ir_version = models[0].ir_version
-        onnx.checker.check_model(merged)
+        onnx.checker.check_model(join_codes(merged))
     except (onnx.checker.ValidationError, KeyError, ValueError) as error:
         raise EngineBuildError(
             f"segment {segment.name}: cannot join parts {', '.join(segment.parts)}: {error}. "

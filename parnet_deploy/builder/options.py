@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..errors import SpecError
+from .precisions import check_precision
 from .trt_job import TensorRtOptions
 
 AUX_PLACEMENTS = ("auto", "one-aux")
@@ -33,8 +34,10 @@ class BuildOptions:
     workspace_mib: int | None = None
     hardware_compatibility: str | None = None
     rebuild: bool = False
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
+        check_precision(self.precision)
         if self.max_batch < 1:
             raise SpecError(f"max batch: got {self.max_batch}, expected 1 or more.")
         if self.threads is not None and self.threads < 1:
@@ -56,7 +59,7 @@ class BuildOptions:
         """Name of the plan that these options give: a new build replaces it."""
         where = "-gpus" + "+".join(map(str, self.gpus)) if self.gpus else ""
         cores = f"-{self.threads}threads" if self.threads else ""
-        return f"{self.backend}-fp32-{self.placement}{where}{cores}"
+        return f"{self.backend}-{self.precision}-{self.placement}{where}{cores}"
 
     def tensorrt(self, aux_streams: int) -> TensorRtOptions:
         """The options of one TensorRT engine.

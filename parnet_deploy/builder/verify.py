@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,23 +17,31 @@ from ..runtime.backend import LoadedPlan, load_backend
 from ..runtime.device import Tensor
 from ..runtime.session import Runtime
 from ..spec import IMAGE, ModelSpec
+from .precisions import FLOAT32, Source
+
+EVALUATOR_OPSET = 19
 
 Arrays = dict[str, NDArray[np.float32]]
 
 
-def part_values(deployment: Deployment, image: NDArray[np.float32]) -> Arrays:
-    """Every tensor between parts, by the part graphs on the CPU.
+def part_values(
+    deployment: Deployment, image: NDArray[np.float32], source: Source = FLOAT32
+) -> Arrays:
+    """Every tensor between parts, by the part graphs of a precision on the CPU.
 
-    The export proved these graphs against PyTorch; they are the float32 reference of engines.
+    The export proved the float32 graphs against PyTorch, the gates those in lower precision; they
+    are the reference of engines. The latter are computed as they are written: kernels that
+    saturate here must not be their own reference.
     """
     values = {IMAGE: image}
     for part in deployment.spec.parts:
-        graph = deployment.read_bytes(f"onnx/{part.name}.onnx")
-        values |= run_graph(graph, {name: values[name] for name in part.inputs})
+        graph = deployment.read_bytes(f"{source.folder}/{part.name}.onnx")
+        feeds = {name: values[name] for name in part.inputs}
+        values |= run_graph(graph, feeds, emulate=source is not FLOAT32)
     return values
 
 
-def run_graph(model: bytes, feeds: Arrays) -> Arrays:
+def run_graph(model: bytes, feeds: Arrays, *, emulate: bool = False) -> Arrays:
     """Every output of an ONNX model by its name, from ONNX Runtime.
 
     A machine with TensorRT need not have ONNX Runtime: there ONNX's own reference evaluator does
@@ -43,12 +52,22 @@ def run_graph(model: bytes, feeds: Arrays) -> Arrays:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "onnxruntime":
             raise
-        from onnx.reference import ReferenceEvaluator
-
-        evaluator = ReferenceEvaluator(model)
+        evaluator = _reference_evaluator(model)
         names = [str(name) for name in evaluator.output_names]
         return dict(zip(names, evaluator.run(names, dict(feeds)), strict=True))
-    return run_once(model, feeds)
+    return run_once(model, feeds, emulate=emulate)
+
+
+def _reference_evaluator(model: bytes) -> Any:
+    """ONNX's evaluator; it knows Q/DQ from opset 19 on, which reads our graphs as 17 does."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    graph = onnx.load_from_string(model)
+    for opset in graph.opset_import:
+        if opset.domain == "":
+            opset.version = max(opset.version, EVALUATOR_OPSET)
+    return ReferenceEvaluator(graph)
 
 
 def verify_engines(

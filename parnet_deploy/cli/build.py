@@ -23,6 +23,7 @@ Examples:
   parnet-deploy build --gpus 0,1,2
   parnet-deploy build --gpus 0,0,0 --placement streams
   parnet-deploy build --gpus 0,1,2 --backend fake
+  parnet-deploy build --precision auto      (after parnet-deploy calibrate)
 
 \b
 JSON: deployment, name, skipped, report (plan, backend, placement, engines, threads, input_size,
@@ -49,6 +50,13 @@ aux_streams, threads, median_ms, p99_ms, ratio, predicted, left_out, chosen), bo
     help="GPUs for the streams; auto also tries the first alone, the first two, and so on.",
 )
 @click.option("--threads", type=int, help="Cores for the engines.  [default: every usable one]")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8", "auto"]),
+    default="fp32",
+    show_default=True,
+    help="Of the engines; auto takes the fastest that passed its gates in calibrate.",
+)
 @click.option(
     "--max-batch", type=int, default=8, show_default=True, help="Largest batch that will be asked."
 )

@@ -59,6 +59,8 @@ def why(rows: Sequence[Row]) -> str:
 def label(row: Row) -> str:
     """A placement in words."""
     name = _NAMES.get(row["placement"], row["placement"])
+    if row.get("precision", "fp32") != "fp32":
+        name = f"{name} in {row['precision']}"
     if row["predicted"]:
         plural = "s" if len(row["devices"]) > 1 else ""
         return f"{name} on device{plural} {_devices(row)}"
@@ -71,13 +73,16 @@ def _table(rows: Sequence[Row], on_devices: bool) -> RenderableType:
     timed = any("ratio" in row for row in rows)
     figures = (">p50", ">p99", ">ratio", ">95 % interval") if timed else ()
     predicted = (">predicted",) if on_devices else ()
-    found = render.table("placement", *where, *figures, *predicted, "")
+    several = len({row.get("precision") for row in rows}) > 1
+    precision = ("precision",) if several else ()
+    found = render.table(*precision, "placement", *where, *figures, *predicted, "")
     for row in rows:
         if "left_out" in row:
             mark = Text(render.FAILED, style="bad")
         else:
             mark = Text(render.OK if row["chosen"] else "", style="ok")
         found.add_row(
+            *((row["precision"],) if several else ()),
             row["placement"],
             *((_devices(row), str(row["aux_streams"] or "")) if on_devices else (_cores(row),)),
             *(_figures(row) if timed else ()),

@@ -25,6 +25,7 @@ PROGRAM = "parnet-deploy"
 VERBS = {
     "fuse": "Fuse a trained checkpoint and prove that the answer did not change.",
     "export": "Write one proved ONNX graph per part of the network.",
+    "calibrate": "Measure ranges on images; make and check graphs in lower precision.",
     "build": "Build the engines for this machine; take the fastest placement.",
     "verify": "Hold the built engines against the trained network again.",
     "run": "Classify images.",

@@ -26,19 +26,26 @@ from .host import HostDevice, HostStream
 from .ort_sessions import CAUGHT, OrtBinding, check_session, load_error, session_options
 
 
-def run_once(model: bytes, feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, Any]:
+def run_once(
+    model: bytes, feeds: Mapping[str, NDArray[np.float32]], *, emulate: bool = False
+) -> dict[str, Any]:
     """Run a serialized ONNX model one time; every output by its name. For proofs, not for speed.
+
+    ``emulate``: see ``open_session``.
 
     Raises:
         EngineLoadError: It is not an ONNX model that ONNX Runtime can run.
     """
-    session = open_session(model, threads=usable_cores())
+    session = open_session(model, threads=usable_cores(), emulate=emulate)
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
 
-def open_session(model: Path | bytes, *, threads: int) -> Any:
+def open_session(model: Path | bytes, *, threads: int, emulate: bool = False) -> Any:
     """An ``InferenceSession`` on the CPU with all graph optimisations and a pool that never spins.
+
+    ``emulate`` turns the optimisations off: every node of a quantized graph is then computed as it
+    is written, rounding and clipping included, but the sums in float32, where nothing overflows.
 
     Raises:
         EngineLoadError: The file is not an ONNX model that ONNX Runtime can run.
@@ -47,7 +54,8 @@ def open_session(model: Path | bytes, *, threads: int) -> Any:
     try:
         source = model if isinstance(model, bytes) else str(model)
         providers = ["CPUExecutionProvider"]
-        return ort.InferenceSession(source, session_options(threads), providers=providers)
+        options = session_options(threads, emulate=emulate)
+        return ort.InferenceSession(source, options, providers=providers)
     except CAUGHT as error:
         what = "engine" if isinstance(model, bytes) else f"engine {model}"
         raise load_error(error, what) from error

@@ -70,10 +70,11 @@ def run_error(error: Exception, what: str) -> BackendError:
     return _kind(error, 2)(f"{what}: ONNX Runtime: {first_line(error)}")
 
 
-def session_options(threads: int) -> Any:
-    """All graph optimisations, and a thread pool that never spins."""
+def session_options(threads: int, *, emulate: bool = False) -> Any:
+    """All graph optimisations, or none to ``emulate``, and a thread pool that never spins."""
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_DISABLE_ALL if emulate else levels.ORT_ENABLE_ALL
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

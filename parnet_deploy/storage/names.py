@@ -11,8 +11,10 @@ JOURNAL = ".journal.json"
 LOCK = ".lock"
 LOCK_HOLDER = ".lock-holder"
 STAGING_PREFIX = ".staging-"
+SEARCH_PREFIX = ".search-"
+"""Of files that keep the progress of a precision search; no artifacts, and never needed."""
 
-STEP_KINDS = ("fuse", "export", "calibrate", "build", "verify", "bench")
+STEP_KINDS = ("fuse", "export", "calibrate", "quantize", "build", "verify", "bench")
 """Kinds of steps, each after those that it may be made from. A step is a kind, or kind:variant."""
 
 _COMPONENT = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._+=@,-]*[A-Za-z0-9_+=@,-])?\Z")

@@ -136,8 +136,8 @@ def test_if_none_can_be_built_the_reason_of_the_simplest_is_raised(
 def test_an_engine_that_computes_something_else_is_left_out(exported, orders, monkeypatch) -> None:
     honest = make.verify_engines
 
-    def doubt(spec, plan, files, values):
-        checks = honest(spec, plan, files, values)
+    def doubt(spec, plan, files, values, *, tolerance):
+        checks = honest(spec, plan, files, values, tolerance=tolerance)
         if plan.placement.name == "one":
             return [replace(checks[0], error=1.0)]
         return checks
@@ -155,8 +155,8 @@ def test_a_named_placement_that_fails_its_proof_fails_the_build(
 ) -> None:
     honest = make.verify_engines
 
-    def doubt(*args):
-        return [replace(check, error=1.0) for check in honest(*args)]
+    def doubt(*args, **options):
+        return [replace(check, error=1.0) for check in honest(*args, **options)]
 
     monkeypatch.setattr(make, "verify_engines", doubt)
     with pytest.raises(CheckFailedError):
