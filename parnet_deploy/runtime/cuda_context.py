@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,15 @@ Function = Callable[..., Any]
 """A function of cuda.bindings: its result is a tuple that begins with the status."""
 
 _current = driver.cuCtxGetCurrent
+
+
+class _Inside(threading.local):
+    """The context whose guard this thread is in, so that calls there need not ask the driver."""
+
+    context: CudaContext | None = None
+
+
+_inside = _Inside()
 _push, _pop = driver.cuCtxPushCurrent, driver.cuCtxPopCurrent
 _NOT_READY = 600
 
@@ -55,8 +65,8 @@ class CudaContext:
     def call(self, function: Function, *arguments: Any) -> Any:
         """Make one call in this context; returns what it gives beside the status.
 
-        Where this context is current already, which costs one cuCtxGetCurrent to see, nothing is
-        pushed.
+        Where this context is current already nothing is pushed: inside its guard that is known,
+        elsewhere it costs one cuCtxGetCurrent to see.
 
         Raises:
             DeviceLostError: The device is lost, by this call or since an earlier one.
@@ -65,13 +75,10 @@ class CudaContext:
         if self.health.lost is not None:
             raise DeviceLostError(self.health.lost, self.ordinal)
         try:
-            status, current = _current()
-            if status:
-                result = self._call_from_elsewhere(function, arguments)
-            elif int(current) == self.handle:
+            if _inside.context is self:
                 result = function(*arguments)
             else:
-                result = self._call_pushed(function, arguments)
+                result = self._call_outside(function, arguments)
         except (RuntimeError, ValueError) as error:
             raise translate(error, function.__name__) from error
         if result[0]:
@@ -119,6 +126,14 @@ class CudaContext:
                 if self.health.lost is None:
                     raise error
 
+    def _call_outside(self, function: Function, arguments: tuple[Any, ...]) -> Any:
+        status, current = _current()
+        if status:
+            return self._call_from_elsewhere(function, arguments)
+        if int(current) == self.handle:
+            return function(*arguments)
+        return self._call_pushed(function, arguments)
+
     def _call_pushed(self, function: Function, arguments: tuple[Any, ...]) -> Any:
         """Where another context is known to be current. Pops even if a signal handler raises."""
         pushed = False
@@ -141,11 +156,12 @@ class CudaContext:
 class CudaGuard:
     """Makes a context current and restores what was before. One for each ``with``."""
 
-    __slots__ = ("_before", "_context")
+    __slots__ = ("_before", "_context", "_outer")
 
     def __init__(self, context: CudaContext) -> None:
         self._context = context
         self._before = context.handle
+        self._outer: CudaContext | None = None
 
     def __enter__(self) -> None:
         context = self._context
@@ -156,8 +172,10 @@ class CudaGuard:
             if status:
                 raise context.failed("cuCtxPushCurrent", status)
             self._before = before
+        self._outer, _inside.context = _inside.context, context
 
     def __exit__(self, *error: object) -> None:
+        _inside.context = self._outer
         if self._before != self._context.handle:
             _pop()
 

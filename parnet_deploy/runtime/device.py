@@ -22,6 +22,7 @@ Rules that every implementation keeps:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -168,6 +169,9 @@ class Device(Protocol):
     @property
     def simulated(self) -> bool:
         """Whether times reported by this device come from a model."""
+
+    def current(self) -> AbstractContextManager[object]:
+        """A ``with`` in which calls on this device cost less; each works without it too."""
 
     def create_stream(self, lane: int, rank: int = 0) -> Stream:
         """A new stream for this lane. ``rank`` 0 is the most urgent, then 1, and so on."""

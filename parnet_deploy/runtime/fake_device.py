@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from typing import Any
 
@@ -122,6 +123,10 @@ class FakeDevice:
         self._handles = count((ordinal + 1) * 1000)
         self._addresses = count((ordinal + 1) << 40, 1 << 32)
         self._local = threading.local()  # a capture sees its own thread only
+
+    def current(self) -> AbstractContextManager[object]:
+        """See ``device.Device``. Nothing to do."""
+        return nullcontext()
 
     def create_stream(self, lane: int, rank: int = 0) -> FakeStream:
         """See ``device.Device``. The simulator gives no stream precedence."""

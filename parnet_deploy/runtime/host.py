@@ -12,6 +12,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from queue import SimpleQueue
 
 import numpy as np
@@ -219,6 +220,10 @@ class HostDevice:
         self._trace: deque[TimelineEntry] | None = None
         if trace:
             self._trace = deque(maxlen=_TIMELINE_LENGTH)
+
+    def current(self) -> AbstractContextManager[object]:
+        """See ``device.Device``. Nothing to do."""
+        return nullcontext()
 
     def create_stream(self, lane: int, rank: int = 0) -> HostStream:
         """Lane 0: the caller's thread. Others: a worker thread. The host knows no priorities."""

@@ -106,6 +106,8 @@ def check_shape(n: object, size: object, accepted: InputSize) -> tuple[int, int,
 
 
 def _integer(name: str, value: object) -> int:
+    if type(value) is int:
+        return value
     try:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError as error:

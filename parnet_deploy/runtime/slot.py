@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 
 from ..errors import BackendError
@@ -90,50 +90,45 @@ class Slot:
         bound = self._ready(shape)
         for binding in bound.images:
             binding.set_address(IMAGE, image)
-        if self._staging:
-            ctypes.memmove(self._staging, image, bound.image_bytes)
         self._busy = True
-        self._finish(bound.staged, logits, bound)
+        if not self._staging:
+            self._finish(bound.staged, logits, bound)
+            return
+        ctypes.memmove(self._staging, image, bound.image_bytes)
+        with self._home.current():
+            if self._outside:  # buffers may be in use in a stream that is not ours
+                self._main.wait(self._done)
+            self._finish(bound.staged, logits, bound)
 
     def run_on(self, image: int, logits: int, shape: Shape, handle: int) -> None:
         """See ``Executor.run_on``."""
         outside = self._home.borrow_stream(handle)
-        bound = self._ready(shape)
-        self._image, self._logits = image, self._result
-        self._busy = True
-        try:
-            outside.record(self._entry)
-            self._main.wait(self._entry)
-        except BaseException:
-            self._drain()
-            raise
-        finally:
-            outside.close()
-        self._finish(bound.free, logits, bound)
+        with closing(outside), self._home.current():
+            bound = self._ready(shape)
+            self._image, self._logits = image, self._result
+            self._busy = True
+            self._finish((*self._behind(outside), *bound.free), logits, bound)
 
     def launch(self, image: int, logits: int, shape: Shape, handle: int) -> None:
         """See ``Executor.launch``."""
         outside = self._home.borrow_stream(handle)
-        bound = self._ready(shape)
-        self._busy = True
-        try:
-            if bound.body is not None and outside.launchable:
-                self._launch_graph(bound, image, logits, outside)
-            else:
-                self._image, self._logits = image, logits
-                outside.record(self._entry)
-                self._main.wait(self._entry)
-                for call in bound.free:
-                    call()
-                self._main.record(self._done)
-                outside.wait(self._done)
-            self._busy, self._outside = False, True
-        except BaseException:
-            _settle(outside)
-            self._drain()
-            raise
-        finally:
-            outside.close()
+        with closing(outside), self._home.current():
+            bound = self._ready(shape)
+            self._busy = True
+            try:
+                if bound.body is not None and outside.launchable:
+                    self._launch_graph(bound, image, logits, outside)
+                else:
+                    self._image, self._logits = image, logits
+                    for call in (*self._behind(outside), *bound.free):
+                        call()
+                    self._main.record(self._done)
+                    outside.wait(self._done)
+                self._busy, self._outside = False, True
+            except BaseException:
+                _settle(outside)
+                self._drain()
+                raise
 
     def bind(self, shape: Shape) -> Bound:
         """Prepare the program for a shape, or find it prepared."""
@@ -154,13 +149,15 @@ class Slot:
         self._resources.close()
 
     def _ready(self, shape: Shape) -> Bound:
-        """The prepared program, with nothing left that it would have to wait for on the host."""
+        """The prepared program; nothing is left of a call that was interrupted."""
         if self._busy:
             self._drain()
-        bound = self.bind(shape)
-        if self._outside:  # buffers may be in use in a stream that is not ours
-            self._main.wait(self._done)
-        return bound
+        return self.bind(shape)
+
+    def _behind(self, outside: Stream) -> tuple[Call, ...]:
+        """What lets the main lane go on behind a caller's stream, and behind the call before."""
+        entry = (partial(outside.record, self._entry), partial(self._main.wait, self._entry))
+        return (*entry, partial(self._main.wait, self._done)) if self._outside else entry
 
     def _finish(self, calls: tuple[Call, ...], logits: int, bound: Bound) -> None:
         """Make the calls, wait for the main lane, and hand the logits over."""

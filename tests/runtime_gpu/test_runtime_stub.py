@@ -6,6 +6,7 @@ placements over several GPUs run too, and order that is left to chance shows as 
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -23,11 +24,13 @@ from parnet_deploy.errors import (
     OutOfMemoryError,
 )
 from parnet_deploy.runtime import _trt_log
+from parnet_deploy.runtime.cuda import CudaDevice
 from tests.builder.fake_gpu import FakeGpu
 from tests.gpu.runtime_contract import (
     PLACEMENTS,
     SIZE,
     SPEC,
+    Frames,
     RuntimeContract,
     batch,
     build,
@@ -242,3 +245,28 @@ def test_a_plan_for_gpus_that_are_gone(machine: Machine, toy: Path) -> None:
     machine.cuda.reset(devices=2)
     with pytest.raises(DeviceUnavailableError, match="2"):
         Runtime.open(toy, plan=key)
+
+
+def test_the_program_of_the_documentation(
+    machine: Machine, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(toy, "streams")
+    (tmp_path / "engines").mkdir()
+    (tmp_path / "engines" / "model").symlink_to(toy)
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    device = CudaDevice(0)
+    frames = Frames(device, batch(1))
+    given = {
+        "frame": frames.array,
+        "image_ptr": frames.image.address,
+        "logits_ptr": frames.logits.address,
+        "stream": frames.stream,
+    }
+    exec(compile(program, "docs/gpu.md", "exec"), given)
+    check(given["logits"], frames.x)
+    check(frames.read(), frames.x)
+    assert given["output"].shape == (1, SPEC.num_classes)
+    frames.close()
+    device.close()
