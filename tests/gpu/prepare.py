@@ -1,12 +1,14 @@
 """Make what the GPU tests cannot make on a machine without PyTorch: ``make gpu-fixtures``.
 
-Writes ``tests/gpu/prepared`` (git ignores it): the digits network, fused and exported, and its
-float32 answers to every image of the evaluation set. Take the folder along to the GPU machine.
+Writes ``tests/gpu/prepared`` (git ignores it): the digits network, fused, exported and calibrated,
+and its float32 answers to every image of the evaluation set. Take it along to the GPU machine.
 """
 
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ ANSWERS = "answers.npz"
 
 
 def main() -> None:
-    """Fuse, export, run on the CPU, and keep what is needed."""
+    """Fuse, export, calibrate, run on the CPU, and keep what is needed."""
     # Not at the top: the tests take the names from here where there is no PyTorch.
     from parnet_deploy import Runtime
     from parnet_deploy.builder.build import build_to_deployment
@@ -42,6 +44,11 @@ def main() -> None:
         logits = np.concatenate([runtime(images[i : i + 50]) for i in range(0, len(images), 50)])
     shutil.rmtree(work)
     np.savez(PREPARED / ANSWERS, images=images, logits=logits)
+    data = ROOT / "calibration/digits"
+    command = [sys.executable, "-m", "parnet_deploy", "calibrate", str(digits)]
+    command += [str(data / "calibration"), "--eval", str(data / "eval")]
+    command += ["--noisy", str(data / "noisy"), "--precision", "fp16", "--precision", "int8-trt"]
+    subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":
