@@ -82,7 +82,7 @@ def main() -> None:
         calls = {name: partial(runtime, image) for name, runtime in runtimes.items()}
         latencies = alternate(calls, rounds=args.rounds)
     write_results(
-        f"precision-{args.variant}",
+        f"precision-{args.variant}" + ("-no-vnni" if args.vnni is False else ""),
         latencies,
         ours="int8",
         errors=errors,
