@@ -44,6 +44,7 @@ def render() -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [_row(name, data) for name, data in found.items()]
+    lines += _precision_lines()
     return "\n".join(lines) + "\n"
 
 
@@ -65,6 +66,24 @@ def _load(name: str) -> dict[str, Any] | None:
         return None
     data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return data
+
+
+def _precision_lines() -> list[str]:
+    """One sentence on INT8 on the CPU for each network that was measured."""
+    lines = []
+    for name in VARIANTS:
+        path = RESULTS / f"precision-{name}.json"
+        if path.exists():
+            data = json.loads(path.read_text(encoding="utf-8"))
+            ratio = next(r for r in data["ratios"] if (r["arm"], r["base"]) == ("int8", "fp32"))
+            size = data["conditions"]["engine ratio"]
+            lines += [
+                "",
+                f"INT8 of {name} on the CPU takes {ratio['median']:.2f} ({ratio['low']:.2f} to "
+                f"{ratio['high']:.2f}) of the time of its float32 engine, and {size:.2f} of its "
+                "bytes (random weights: time and size mean something, accuracy does not).",
+            ]
+    return lines
 
 
 def _gpu_cells(name: str) -> list[str]:
