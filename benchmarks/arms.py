@@ -12,7 +12,7 @@ from parnet_deploy.compare import ENGINE_TOLERANCE, compare
 from parnet_deploy.deployment import Deployment
 from parnet_deploy.measure import Arm, Latency, alternate
 from parnet_deploy.reference import Reference
-from parnet_deploy.runtime.onnxruntime import open_session
+from parnet_deploy.runtime.onnxruntime.cpu import open_session
 
 
 def bare_session(deployment: Deployment, plan: str, threads: int) -> Arm:

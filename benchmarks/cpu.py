@@ -26,9 +26,9 @@ from parnet_deploy.export.baselines import torch_arm, unfused_arm
 from parnet_deploy.export.export_step import export_to_deployment
 from parnet_deploy.export.fuse_step import FuseOptions, fuse_to_deployment
 from parnet_deploy.export.trained import training_form
+from parnet_deploy.machine.cores import usable_cores
+from parnet_deploy.machine.describe import describe_machine
 from parnet_deploy.measure import Arm
-from parnet_deploy.runtime.cores import usable_cores
-from parnet_deploy.runtime.machine import describe_machine
 from parnet_deploy.steps import read_reference
 
 

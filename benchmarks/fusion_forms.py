@@ -21,12 +21,12 @@ from parnet_deploy.builder.onnx_merge import merge_segment
 from parnet_deploy.export.fuse import FusedNetwork, Tensors, affine, fuse_network
 from parnet_deploy.export.to_onnx import PartGraph, part_to_onnx
 from parnet_deploy.input_size import InputSize
+from parnet_deploy.machine.cores import usable_cores
+from parnet_deploy.machine.describe import describe_machine
 from parnet_deploy.measure import Arm
 from parnet_deploy.placement import one
 from parnet_deploy.reference import Reference
-from parnet_deploy.runtime.cores import usable_cores
-from parnet_deploy.runtime.machine import describe_machine
-from parnet_deploy.runtime.onnxruntime import open_session
+from parnet_deploy.runtime.onnxruntime.cpu import open_session
 from parnet_deploy.spec import BlockSpec
 
 SIDE = 224

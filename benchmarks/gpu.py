@@ -34,8 +34,8 @@ from report import RESULTS, save
 from parnet_deploy.compare import compare
 from parnet_deploy.errors import ParnetDeployError
 from parnet_deploy.export.fuse import fuse_network
+from parnet_deploy.machine.describe import describe_machine
 from parnet_deploy.measure import compare_latency
-from parnet_deploy.runtime.machine import describe_machine
 from parnet_deploy.spec import RELEASED
 
 MODELS = tuple(RELEASED)

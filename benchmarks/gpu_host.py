@@ -27,8 +27,8 @@ from report import save  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from parnet_deploy.machine.describe import describe_machine  # noqa: E402
 from parnet_deploy.measure import Latency  # noqa: E402
-from parnet_deploy.runtime.machine import describe_machine  # noqa: E402
 from tests.builder.fake_gpu import FakeGpu  # noqa: E402
 from tests.stubs.cuda_stub import CudaStub, load_stub  # noqa: E402
 from tests.stubs.fake_tensorrt import fake_tensorrt  # noqa: E402
@@ -76,7 +76,7 @@ def measure(
 ) -> tuple[dict[str, Latency], dict[str, dict[str, int]]]:
     """Time enqueueing; the work itself is done between the samples and not counted."""
     from parnet_deploy import Runtime
-    from parnet_deploy.runtime.cuda import CudaDevice
+    from parnet_deploy.runtime.cuda.device import CudaDevice
     from tests.gpu.runtime_contract import SIZE, SPEC, Frames, batch, build, check
     from tests.toy_deployments import export_toy
 

@@ -109,8 +109,8 @@ class Placed:
         if self.backend != "tensorrt":
             path.write_bytes(graph)
             return
-        from parnet_deploy.builder.profiles import segment_profiles
-        from parnet_deploy.builder.tensorrt import TensorRtOptions, build_engine
+        from parnet_deploy.builder.tensorrt.engine import TensorRtOptions, build_engine
+        from parnet_deploy.builder.tensorrt.profiles import segment_profiles
 
         spec = network.model.spec
         build_engine(
@@ -183,7 +183,11 @@ def _bare_session(network: Network) -> GpuArm:
         import onnxruntime as ort
     except ModuleNotFoundError as error:
         raise Unavailable("onnxruntime is not installed") from error
-    from parnet_deploy.runtime.ort_cuda_session import PROVIDER, check_provider, open_session
+    from parnet_deploy.runtime.onnxruntime.cuda_session import (
+        PROVIDER,
+        check_provider,
+        open_session,
+    )
 
     check_provider()
     clock, spec = network.clock, network.model.spec

@@ -21,8 +21,8 @@ from parnet_deploy.export.export_step import export_to_deployment
 from parnet_deploy.export.fuse_step import FuseOptions, fuse_to_deployment
 from parnet_deploy.export.model import ParNet
 from parnet_deploy.input_size import InputSize
+from parnet_deploy.machine.describe import describe_machine
 from parnet_deploy.measure import Arm
-from parnet_deploy.runtime.machine import describe_machine
 from parnet_deploy.spec import ModelSpec
 from parnet_deploy.steps import read_reference
 

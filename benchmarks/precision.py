@@ -30,6 +30,8 @@ from parnet_deploy.compare import ENGINE_TOLERANCE, compare
 from parnet_deploy.deployment import Deployment
 from parnet_deploy.export.export_step import export_to_deployment
 from parnet_deploy.export.fuse_step import FuseOptions, fuse_to_deployment
+from parnet_deploy.machine.cores import usable_cores
+from parnet_deploy.machine.describe import describe_machine
 from parnet_deploy.measure import alternate
 from parnet_deploy.quantize.calibrate_step import calibrate
 from parnet_deploy.quantize.calibration_set import LoadedSet
@@ -38,8 +40,6 @@ from parnet_deploy.quantize.metrics import sqnr_db
 from parnet_deploy.quantize.options import QuantizeOptions
 from parnet_deploy.quantize.qdq_cpu import WEIGHT_LIMIT, WEIGHT_LIMIT_PAIRS
 from parnet_deploy.quantize.quantize_step import quantize_to_deployment
-from parnet_deploy.runtime.cores import usable_cores
-from parnet_deploy.runtime.machine import describe_machine
 from parnet_deploy.steps import read_reference
 
 IMAGES = 16

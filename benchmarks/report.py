@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from parnet_deploy.machine.describe import describe_machine
 from parnet_deploy.measure import Latency, compare_latency
-from parnet_deploy.runtime.machine import describe_machine
 
 RESULTS = Path(os.environ.get("PARNET_BENCH_RESULTS", Path(__file__).parent / "latest"))
 """Yours; the committed ones are in results/, and the README's table is made from those."""

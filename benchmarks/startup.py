@@ -24,7 +24,7 @@ from rich.table import Table
 from parnet_deploy.builder.build import BuildOptions, build_to_deployment
 from parnet_deploy.export.export_step import export_to_deployment
 from parnet_deploy.export.fuse_step import FuseOptions, fuse_to_deployment
-from parnet_deploy.runtime.machine import describe_machine
+from parnet_deploy.machine.describe import describe_machine
 
 OPEN = """
 import sys, time

@@ -31,7 +31,7 @@ EMBEDDED = [
 ]
 """What an embedded program loads to run a deployment."""
 
-BUILT_ON = {"parnet_deploy.runtime.tensorrt": {"cuda"}}
+BUILT_ON = {"parnet_deploy.runtime.tensorrt.backend": {"cuda"}}
 """Backend files that are built on the device layer, and so load what it needs."""
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from ..compare import ENGINE_TOLERANCE, compare
 from ..deployment import Deployment, step_key
 from ..errors import SpecError
+from ..machine.describe import describe_machine
 from ..measure import Arm, Latency, alternate, compare_latency
-from ..runtime.machine import describe_machine
 from ..runtime.session import Runtime
 from ..steps import Progress, StepResult, read_reference, write_report
 

@@ -14,10 +14,10 @@ from typing import Any
 from .. import __version__
 from ..deployment import Deployment, step_key
 from ..errors import DeploymentChangedError, DeploymentError, SpecError
+from ..machine.cores import usable_cores
+from ..machine.describe import machine_key, package_versions
 from ..plan import CANARY_FILE, PLAN_FILE, PLAN_SCHEMA, Plan
 from ..reference import REFERENCE, Reference
-from ..runtime.cores import usable_cores
-from ..runtime.machine import machine_key, package_versions
 from ..steps import Progress, StepResult, read_reference, write_report
 from .candidates import Candidate, cpu_candidates, device_candidates
 from .gpus import choose_backend

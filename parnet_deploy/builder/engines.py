@@ -12,9 +12,9 @@ from ..input_size import InputSize
 from ..placement import Segment
 from ..spec import ModelSpec
 from ..steps import Progress
-from .profiles import segment_profiles
-from .tensorrt import build_engine
-from .trt_job import TensorRtOptions
+from .tensorrt.engine import build_engine
+from .tensorrt.job import TensorRtOptions
+from .tensorrt.profiles import segment_profiles
 
 
 @dataclass(frozen=True, kw_only=True)

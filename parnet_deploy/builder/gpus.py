@@ -8,9 +8,9 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from ..errors import BackendError, DeviceUnavailableError
+from ..machine.gpus import probe_gpus, read_gpus
 from ..runtime.backend import backend_rank
-from ..runtime.gpus import probe_gpus, read_gpus
-from ..runtime.plan_fit import check_same_kind
+from ..runtime.tensorrt.plan_fit import check_same_kind
 from .options import BuildOptions
 
 GPU_BACKENDS = ("tensorrt", "onnxruntime-cuda")
@@ -75,7 +75,7 @@ def what_is_missing(backend: str) -> str:
     if not _installed("onnxruntime"):
         return f"{backend} needs the package onnxruntime-gpu, which is not installed. {_INSTALL}"
     try:
-        import_module("parnet_deploy.runtime.onnxruntime_cuda").check_provider()
+        import_module("parnet_deploy.runtime.onnxruntime.cuda").check_provider()
     except BackendError as error:
         return f"{backend} cannot be used: {error}"
     return ""

@@ -14,10 +14,10 @@ from .. import __version__
 from ..deployment import Deployment
 from ..errors import BackendError, CheckFailedError, DeploymentError
 from ..input_size import InputSize
+from ..machine.describe import describe_machine
 from ..placement import Placement
 from ..plan import Plan
 from ..reference import Reference, random_image
-from ..runtime.machine import describe_machine
 from ..runtime.session import Runtime
 from ..spec import IMAGE, LOGITS, ModelSpec
 from ..steps import Progress, read_reference

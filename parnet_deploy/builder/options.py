@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import SpecError
 from .precisions import check_precision
-from .trt_job import TensorRtOptions
+from .tensorrt.job import TensorRtOptions
 
 AUX_PLACEMENTS = ("auto", "one-aux")
 AUX_BACKENDS = ("tensorrt", "fake")

@@ -48,7 +48,7 @@ def run_graph(model: bytes, feeds: Arrays, *, emulate: bool = False) -> Arrays:
     it, in numpy, slowly.
     """
     try:
-        from ..runtime.onnxruntime import run_once
+        from ..runtime.onnxruntime.cpu import run_once
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "onnxruntime":
             raise

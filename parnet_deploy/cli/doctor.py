@@ -12,7 +12,7 @@ from . import render
 from .options import Common, verb
 
 if TYPE_CHECKING:
-    from ..runtime.finding import Finding
+    from ..doctor.finding import Finding
 
 _EPILOG = """\b
 Example:
@@ -38,7 +38,7 @@ def command(common: Common) -> None:
     Nothing is changed. The exit code is 0 whatever is found.
     """
     from .. import __version__
-    from ..runtime.doctor import examine
+    from ..doctor.findings import examine
 
     with common.output.progress("doctor") as report:
         report("looking around")

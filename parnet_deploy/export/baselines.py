@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..machine.cores import usable_cores
 from ..measure import Arm
-from ..runtime.cores import usable_cores
-from ..runtime.onnxruntime import open_session
+from ..runtime.onnxruntime.cpu import open_session
 from .model import ParNet
 
 Array = NDArray[np.float32]

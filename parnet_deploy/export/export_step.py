@@ -18,7 +18,7 @@ from ..errors import DeploymentChangedError, DeploymentError
 from ..input_size import InputSize
 from ..preprocess import Preprocessing
 from ..reference import REFERENCE, Reference, random_image
-from ..runtime.onnxruntime import run_once
+from ..runtime.onnxruntime.cpu import run_once
 from ..spec import IMAGE, LOGITS
 from ..steps import Progress, StepResult, read_report, skipped, write_report
 from .fuse import FusedNetwork, run_network

@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from ..runtime.cores import usable_cores
-from ..runtime.onnxruntime import open_session
+from ..machine.cores import usable_cores
+from ..runtime.onnxruntime.cpu import open_session
 from ..spec import IMAGE, LOGITS, ModelSpec
 
 Array = NDArray[np.float32]

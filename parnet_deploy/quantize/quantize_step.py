@@ -14,9 +14,9 @@ import onnx
 from .. import __version__
 from ..deployment import Deployment, step_key
 from ..errors import DeploymentChangedError, SpecError
+from ..machine.describe import describe_machine
 from ..measure import alternate, compare_latency
 from ..reference import Reference
-from ..runtime.machine import describe_machine
 from ..spec import LOGITS
 from ..steps import Progress, StepResult, skipped, write_report
 from .calibrate_step import Calibration, load_graphs, read_calibration

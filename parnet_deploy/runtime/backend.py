@@ -6,11 +6,11 @@ import difflib
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from ..errors import BackendError, MissingExtraError
+from ..errors import BackendError
+from ..extras import import_for
 from ..plan import Plan
 from ..spec import ModelSpec
 from .device import Device, Engine
@@ -31,18 +31,20 @@ class BackendEntry(NamedTuple):
 
 BACKENDS: dict[str, BackendEntry] = {
     "tensorrt": BackendEntry(
-        "parnet_deploy.runtime.tensorrt:TensorRtBackend", "gpu", rank=0, family="cuda"
+        "parnet_deploy.runtime.tensorrt.backend:TensorRtBackend", "gpu", rank=0, family="cuda"
     ),
     "onnxruntime-cuda": BackendEntry(
-        "parnet_deploy.runtime.onnxruntime_cuda:OnnxRuntimeCudaBackend",
+        "parnet_deploy.runtime.onnxruntime.cuda:OnnxRuntimeCudaBackend",
         "gpu",
         rank=10,
         family="cuda",
     ),
     "onnxruntime": BackendEntry(
-        "parnet_deploy.runtime.onnxruntime:OnnxRuntimeBackend", "cpu", rank=20, family="cpu"
+        "parnet_deploy.runtime.onnxruntime.cpu:OnnxRuntimeBackend", "cpu", rank=20, family="cpu"
     ),
-    "fake": BackendEntry("parnet_deploy.runtime.fake:FakeBackend", "cpu", rank=90, family="fake"),
+    "fake": BackendEntry(
+        "parnet_deploy.runtime.fake.backend:FakeBackend", "cpu", rank=90, family="fake"
+    ),
 }
 
 
@@ -129,20 +131,6 @@ def device_family(name: str) -> str:
         BackendError: There is no backend of this name.
     """
     return _entry(name).family
-
-
-def import_for(module: str, extra: str) -> Any:
-    """Import a module that needs an optional package.
-
-    Raises:
-        MissingExtraError: The package is not installed; the message names the extra that has it.
-    """
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("parnet_deploy"):
-            raise
-        raise MissingExtraError(error.name.partition(".")[0], extra) from error
 
 
 def _entry(name: str) -> BackendEntry:

@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 
 from ..errors import InputError
+from .arrays.device_array import LEGACY_DEFAULT_STREAM, DeviceArray
+from .arrays.device_inputs import as_source, stream_handle
+from .arrays.inputs import address_of, as_images
 from .backend import device_family
-from .device_array import LEGACY_DEFAULT_STREAM, DeviceArray
-from .device_inputs import as_source, stream_handle
-from .inputs import address_of, as_images
 from .opened import Logits, Opened
 
 

@@ -18,8 +18,8 @@ from ..errors import BackendError, DeviceLostError, InputError, SpecError
 from ..input_size import InputSize
 from ..placement import Placement, check_placement
 from ..spec import LOGITS, ModelSpec
+from .arrays.inputs import check_count, check_stream
 from .device import Buffer, Device, Engine, TimelineEntry
-from .inputs import check_count, check_stream
 from .program import Program, compile_program
 from .slot import Shape, Slot
 

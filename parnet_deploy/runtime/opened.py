@@ -16,11 +16,11 @@ from ..deployment import Deployment
 from ..placement import check_placement
 from ..plan import Plan
 from ..spec import ModelSpec
+from .arrays.inputs import address_of, check_count
 from .backend import Backend, LoadedPlan, load_backend
 from .canary import check_canary
 from .choose import NOT_HERE, PlanFiles, none_runs, order_plans, read_plan
 from .executor import Executor
-from .inputs import address_of, check_count
 from .outputs import OutputPool
 
 Logits = NDArray[np.float32]

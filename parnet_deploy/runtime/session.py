@@ -15,13 +15,13 @@ from ..errors import BackendError
 from ..input_size import InputSize
 from ..plan import Plan
 from ..spec import ModelSpec
+from .arrays.device_array import DeviceArray
+from .arrays.device_inputs import stream_handle
+from .arrays.inputs import Images, as_images, check_address, check_shape
 from .backend import Backend
 from .device import TimelineEntry
-from .device_array import DeviceArray
 from .device_calls import answer_array, enqueue_array, refuse_device_memory
-from .device_inputs import stream_handle
 from .failover import OnDeviceLost, Standby
-from .inputs import Images, as_images, check_address, check_shape
 from .opened import Logits, Opened, OpenOptions, open_best, open_plan
 from .program import Program
 
@@ -139,7 +139,7 @@ class Runtime:
         Args:
             x: A numpy array, a DLPack object, or one with ``__cuda_array_interface__``.
             stream: The cuda_stream that writes ``x``, if ``x`` cannot say so itself: pycuda arrays
-                never can. Anything that ``device_inputs.stream_handle`` accepts.
+                never can. Anything that ``arrays.device_inputs.stream_handle`` accepts.
 
         Returns: A fresh host array, which the caller owns.
 

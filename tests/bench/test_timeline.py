@@ -19,7 +19,7 @@ from parnet_deploy.builder.predict import predict
 from parnet_deploy.errors import BackendError
 from parnet_deploy.placement import Placement, one, recompute, streams
 from parnet_deploy.runtime.device import TimelineEntry
-from parnet_deploy.runtime.fake_options import FakeOptions, FaultPlan
+from parnet_deploy.runtime.fake.options import FakeOptions, FaultPlan
 from parnet_deploy.spec import ModelSpec
 from tests.runtime.runtime_toys import (
     PLACEMENTS,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parnet_deploy.builder.cache_key import EngineKey
-from parnet_deploy.builder.trt_job import TensorRtOptions
+from parnet_deploy.builder.tensorrt.cache_key import EngineKey
+from parnet_deploy.builder.tensorrt.job import TensorRtOptions
 
 TEXT = st.text(max_size=8)
 JSON = st.dictionaries(TEXT, st.one_of(TEXT, st.integers(), st.booleans(), st.lists(TEXT)))

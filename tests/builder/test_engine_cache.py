@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parnet_deploy.builder import engine_cache
-from parnet_deploy.builder.engine_cache import EngineCache, place_file, write_file
+from parnet_deploy.builder.tensorrt import engine_cache
+from parnet_deploy.builder.tensorrt.engine_cache import EngineCache, place_file, write_file
 from parnet_deploy.errors import BackendError
 
 KEY = "ab" * 32

@@ -10,7 +10,7 @@ from parnet_deploy.builder import gpus
 from parnet_deploy.builder.gpus import check_ordinals, choose_backend, what_is_missing
 from parnet_deploy.builder.options import BuildOptions
 from parnet_deploy.errors import BackendError, DeviceUnavailableError, SpecError
-from parnet_deploy.runtime.gpus import Gpu, GpuReport
+from parnet_deploy.machine.gpus import Gpu, GpuReport
 
 ALL = {"cuda.bindings", "tensorrt", "onnxruntime"}
 

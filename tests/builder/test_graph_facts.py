@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from parnet_deploy.builder.graph_facts import read_graph
-from parnet_deploy.builder.profiles import (
+from parnet_deploy.builder.tensorrt.graph_facts import read_graph
+from parnet_deploy.builder.tensorrt.profiles import (
     ShapeRange,
     check_profiles,
     profiles_from_json,

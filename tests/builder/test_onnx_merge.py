@@ -16,7 +16,7 @@ from parnet_deploy.export.fuse import fuse_network
 from parnet_deploy.export.to_onnx import part_to_onnx
 from parnet_deploy.input_size import InputSize
 from parnet_deploy.placement import Placement, Segment, one, streams
-from parnet_deploy.runtime.onnxruntime import run_once
+from parnet_deploy.runtime.onnxruntime.cpu import run_once
 from parnet_deploy.spec import IMAGE, LOGITS, ModelSpec
 from tests.networks import SPEC, SPECS, random_image, random_state
 

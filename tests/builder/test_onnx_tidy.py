@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from parnet_deploy.builder.onnx_tidy import join_codes
-from parnet_deploy.runtime.onnxruntime import run_once
+from parnet_deploy.runtime.onnxruntime.cpu import run_once
 
 
 def pair(name: str, source: str, scale: str = "s") -> list[onnx.NodeProto]:

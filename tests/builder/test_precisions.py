@@ -13,8 +13,8 @@ from parnet_deploy import Runtime
 from parnet_deploy.bench.bench_step import BenchOptions, bench_to_deployment
 from parnet_deploy.builder import engines, make, planner
 from parnet_deploy.builder.build import BuildOptions, build_to_deployment
-from parnet_deploy.builder.graph_facts import read_graph
 from parnet_deploy.builder.precisions import find_sources
+from parnet_deploy.builder.tensorrt.graph_facts import read_graph
 from parnet_deploy.builder.verify_step import verify_to_deployment
 from parnet_deploy.compare import ENGINE_TOLERANCE
 from parnet_deploy.deployment import Deployment

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parnet_deploy.builder import child, tensorrt
-from parnet_deploy.builder.profiles import ShapeRange
-from parnet_deploy.builder.tensorrt import TensorRtOptions, build_engine
+from parnet_deploy.builder.tensorrt import child
+from parnet_deploy.builder.tensorrt import engine as tensorrt
+from parnet_deploy.builder.tensorrt.engine import TensorRtOptions, build_engine
+from parnet_deploy.builder.tensorrt.profiles import ShapeRange
 from parnet_deploy.errors import (
     DeviceUnavailableError,
     EngineBuildError,
@@ -413,7 +414,7 @@ def test_no_driver(fake_gpu: FakeGpu, build: Build, monkeypatch: pytest.MonkeyPa
 
 
 def has_driver() -> bool:
-    script = "from parnet_deploy.runtime.machine import probe_gpus; print(probe_gpus()[0])"
+    script = "from parnet_deploy.machine.describe import probe_gpus; print(probe_gpus()[0])"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
@@ -481,7 +482,7 @@ def test_output_that_cannot_be_written(fake_gpu: FakeGpu, tmp_path: Path) -> Non
 def test_this_process_imports_no_tensorrt(build: Build) -> None:
     build()
     assert not {"tensorrt", "tensorrt_bindings"} & set(sys.modules)
-    script = "import parnet_deploy.builder.tensorrt, sys; print(*sys.modules)"
+    script = "import parnet_deploy.builder.tensorrt.engine, sys; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
@@ -496,7 +497,7 @@ def test_parnet_segments_build_with_both_profiles(
     import onnx
 
     from parnet_deploy.builder.onnx_merge import merge_segment
-    from parnet_deploy.builder.profiles import segment_profiles
+    from parnet_deploy.builder.tensorrt.profiles import segment_profiles
     from parnet_deploy.deployment import Deployment
     from parnet_deploy.placement import streams
 
@@ -525,7 +526,8 @@ def test_parnet_segments_build_with_both_profiles(
 
 def test_the_fake_engine_computes(fake_gpu: FakeGpu, build: Build, tmp_path: Path) -> None:
     """What a build leaves behind runs, through the calls that the runtime will make."""
-    from parnet_deploy.runtime._trt_compat import (
+    from parnet_deploy.runtime.onnxruntime.cpu import run_once
+    from parnet_deploy.runtime.tensorrt.compat import (
         load_engine,
         make_context,
         make_runtime,
@@ -533,7 +535,6 @@ def test_the_fake_engine_computes(fake_gpu: FakeGpu, build: Build, tmp_path: Pat
         set_profile,
         set_scratch,
     )
-    from parnet_deploy.runtime.onnxruntime import run_once
     from tests.stubs.fake_tensorrt import fake_tensorrt
 
     graph = conv_graph(half=True)
@@ -560,8 +561,8 @@ def test_child_dies_with_its_parent(fake_gpu: FakeGpu, tmp_path: Path) -> None:
     script = """
 import os, sys
 from pathlib import Path
-from parnet_deploy.builder import child
-from parnet_deploy.builder.tensorrt import build_engine
+from parnet_deploy.builder.tensorrt import child
+from parnet_deploy.builder.tensorrt.engine import build_engine
 from tests.builder.test_tensorrt import ONE
 from tests.builder.trt_graphs import conv_graph
 popen = child.subprocess.Popen
@@ -587,3 +588,10 @@ build_engine(conv_graph(), Path(sys.argv[1]), name="s", device=0, profiles=[ONE]
     ready, _, _ = select.select([handle], [], [], LIMIT_S)
     os.close(handle)
     assert ready, "the child still runs"
+
+
+def test_the_child_finds_the_package_where_the_parent_does() -> None:
+    first, *_, root = child._environment()["PYTHONPATH"].split(os.pathsep)
+    assert (Path(root) / "parnet_deploy" / "__init__.py").is_file()
+    assert not (Path(root) / "spec.py").exists()
+    assert first

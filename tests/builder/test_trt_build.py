@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from parnet_deploy.builder import timing_cache
-from parnet_deploy.builder.timing_cache import keep_timing, read_timing, use_timing
-from parnet_deploy.builder.trt_build import build_plan
-from parnet_deploy.builder.trt_job import Job, TensorRtOptions
-from parnet_deploy.builder.trt_worker import Reporter
+from parnet_deploy.builder.tensorrt import timing_cache
+from parnet_deploy.builder.tensorrt.build import build_plan
+from parnet_deploy.builder.tensorrt.job import Job, TensorRtOptions
+from parnet_deploy.builder.tensorrt.timing_cache import keep_timing, read_timing, use_timing
+from parnet_deploy.builder.tensorrt.worker import Reporter
 from parnet_deploy.errors import EngineBuildError
 from tests.builder.test_tensorrt import MANY, ONE
 from tests.builder.trt_graphs import conv_graph

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from parnet_deploy.builder.trt_inspect import inspect_engine, read_inspection
+from parnet_deploy.builder.tensorrt.inspection import inspect_engine, read_inspection
 from parnet_deploy.errors import EngineLoadError
 from tests.builder.trt_graphs import conv_graph
 from tests.runtime.test_trt_compat import Bound, load

@@ -13,7 +13,7 @@ from parnet_deploy.steps import read_reference
 
 
 def without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "parnet_deploy.runtime.onnxruntime", raising=False)
+    monkeypatch.delitem(sys.modules, "parnet_deploy.runtime.onnxruntime.cpu", raising=False)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
 
 
@@ -31,7 +31,7 @@ def test_part_values_without_onnxruntime_are_the_same(exported, monkeypatch):
 
 
 def test_another_missing_module_is_not_hidden(monkeypatch):
-    monkeypatch.delitem(sys.modules, "parnet_deploy.runtime.onnxruntime", raising=False)
-    monkeypatch.setitem(sys.modules, "parnet_deploy.runtime.onnxruntime", None)
+    monkeypatch.delitem(sys.modules, "parnet_deploy.runtime.onnxruntime.cpu", raising=False)
+    monkeypatch.setitem(sys.modules, "parnet_deploy.runtime.onnxruntime.cpu", None)
     with pytest.raises(ModuleNotFoundError, match=r"parnet_deploy\.runtime\.onnxruntime"):
         run_graph(b"", {})

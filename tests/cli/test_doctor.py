@@ -33,7 +33,7 @@ def test_a_missing_package_has_its_pip_command(invoke, monkeypatch):
             raise metadata.PackageNotFoundError(name)
         return "1.0"
 
-    monkeypatch.setattr("parnet_deploy.runtime.doctor.metadata.version", version)
+    monkeypatch.setattr("parnet_deploy.doctor.findings.metadata.version", version)
     result = invoke("doctor")
     assert result.exit_code == 0
     text = " ".join(result.stdout.split())
@@ -55,7 +55,7 @@ def test_gpus(invoke, monkeypatch, driver):
 
 
 def test_fewer_usable_cores_are_explained(invoke, monkeypatch):
-    from parnet_deploy.runtime import doctor
+    from parnet_deploy.doctor import findings as doctor
 
     machine = {**doctor.describe_machine(), "cores_usable": 1, "cores_total": 8}
     machine["load_average"] = [0.1, 0.1, 0.1]

@@ -19,7 +19,7 @@ from parnet_deploy.export.fuse import FusedNetwork, fuse_network, run_network
 from parnet_deploy.export.to_onnx import IR_VERSION, OPSET, part_to_onnx
 from parnet_deploy.input_size import InputSize
 from parnet_deploy.placement import one
-from parnet_deploy.runtime.onnxruntime import run_once
+from parnet_deploy.runtime.onnxruntime.cpu import run_once
 from parnet_deploy.spec import IMAGE, LOGITS, ModelSpec
 from tests.networks import SPEC, SPECS, random_image, random_state
 

@@ -30,9 +30,9 @@ from parnet_deploy.errors import (
 )
 from parnet_deploy.plan import Plan
 from parnet_deploy.reference import Reference
+from parnet_deploy.runtime.arrays.device_array import DeviceArray
 from parnet_deploy.runtime.choose import read_plan
-from parnet_deploy.runtime.cuda import CudaBuffer, CudaDevice
-from parnet_deploy.runtime.device_array import DeviceArray
+from parnet_deploy.runtime.cuda.device import CudaBuffer, CudaDevice
 from parnet_deploy.runtime.opened import OpenOptions, open_proved
 from tests.runtime.runtime_toys import SPECS, fixed_size, images, reference
 

@@ -17,13 +17,13 @@ import pytest
 driver = pytest.importorskip("cuda.bindings.driver", reason="needs cuda-bindings")
 
 from parnet_deploy.errors import BackendError, DeviceUnavailableError, OutOfMemoryError  # noqa: E402
-from parnet_deploy.runtime.cuda import WARM_UPS, CudaDevice, open_devices  # noqa: E402
-from parnet_deploy.runtime.cuda_driver import (  # noqa: E402
+from parnet_deploy.machine.gpus import gpu_facts  # noqa: E402
+from parnet_deploy.runtime.cuda.device import WARM_UPS, CudaDevice, open_devices  # noqa: E402
+from parnet_deploy.runtime.cuda.driver import (  # noqa: E402
     PointerFacts,
     pointer_facts,
     usable_devices,
 )
-from parnet_deploy.runtime.gpus import gpu_facts  # noqa: E402
 
 pytestmark = pytest.mark.gpu
 
@@ -403,7 +403,7 @@ class TestTorch:
         script = (
             "import torch\n"
             "from parnet_deploy.errors import DeviceLostError\n"
-            "from parnet_deploy.runtime.cuda import CudaDevice\n"
+            "from parnet_deploy.runtime.cuda.device import CudaDevice\n"
             "device = CudaDevice(0)\n"
             "stream = device.create_stream(0)\n"
             "x = torch.zeros(4, device='cuda')\n"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from parnet_deploy.errors import InputError
-from parnet_deploy.runtime.device_array import DeviceArray
-from parnet_deploy.runtime.device_inputs import as_source, device_of, stream_handle
+from parnet_deploy.runtime.arrays.device_array import DeviceArray
+from parnet_deploy.runtime.arrays.device_inputs import as_source, device_of, stream_handle
 
 pytestmark = pytest.mark.gpu
 SHAPE = (2, 3, 4, 8)

@@ -30,7 +30,7 @@ def backend():
     ort = pytest.importorskip("onnxruntime", reason="needs onnxruntime-gpu")
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         pytest.skip("needs onnxruntime-gpu (this onnxruntime has no CUDA)")
-    from parnet_deploy.runtime.onnxruntime_cuda import OnnxRuntimeCudaBackend
+    from parnet_deploy.runtime.onnxruntime.cuda import OnnxRuntimeCudaBackend
 
     return OnnxRuntimeCudaBackend
 
@@ -83,7 +83,7 @@ def test_many_callers(tmp_path, backend):
 
 
 def test_its_own_graph(tmp_path, backend):
-    from parnet_deploy.runtime.ort_cuda_session import OrtCudaOptions
+    from parnet_deploy.runtime.onnxruntime.cuda_session import OrtCudaOptions
 
     plan = make_plan(one(SPEC), fixed_size(SPEC), 1, backend="onnxruntime-cuda")
     files = write_engines(SPEC, plan, tmp_path)

@@ -25,7 +25,7 @@ class TestReal(RuntimeContract):
     def free_bytes(self) -> int:
         from cuda.bindings import driver
 
-        from parnet_deploy.runtime.cuda import CudaDevice
+        from parnet_deploy.runtime.cuda.device import CudaDevice
 
         gc.collect()
         device = CudaDevice(0)

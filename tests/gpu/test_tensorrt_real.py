@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from parnet_deploy.builder.engine_cache import EngineCache
-from parnet_deploy.builder.profiles import ShapeRange, segment_profiles
-from parnet_deploy.builder.tensorrt import TensorRtOptions, build_engine
+from parnet_deploy.builder.tensorrt.engine import TensorRtOptions, build_engine
+from parnet_deploy.builder.tensorrt.engine_cache import EngineCache
+from parnet_deploy.builder.tensorrt.profiles import ShapeRange, segment_profiles
 from parnet_deploy.errors import EngineBuildError
 from parnet_deploy.input_size import InputSize
 from parnet_deploy.placement import streams
@@ -109,8 +109,8 @@ def test_plan_that_is_not_its_own_is_refused(cache: EngineCache) -> None:
 import sys
 from pathlib import Path
 from parnet_deploy.errors import EngineLoadError
-from parnet_deploy.runtime._trt_compat import load_engine, load_tensorrt, make_runtime
-from parnet_deploy.runtime.cuda_context import CudaContext
+from parnet_deploy.runtime.tensorrt.compat import load_engine, load_tensorrt, make_runtime
+from parnet_deploy.runtime.cuda.context import CudaContext
 CudaContext.open_primary(0).guard().__enter__()
 trt = load_tensorrt()
 runtime = make_runtime(trt)

@@ -61,7 +61,7 @@ def test_merged_parts_have_no_name_twice_and_run() -> None:
     onnx.checker.check_model(merged, full_check=True)
     names = [node.name for node in merged.graph.node]
     assert len(names) == len(set(names))
-    from parnet_deploy.runtime.onnxruntime import run_once
+    from parnet_deploy.runtime.onnxruntime.cpu import run_once
 
     got = run_once(merged.SerializeToString(), {IMAGE: made.images})[LOGITS]
     expected = PartChain(made.spec, graphs).logits(made.images)

@@ -16,7 +16,7 @@ from parnet_deploy.quantize.chain import ChainOptions, PartChain
 from parnet_deploy.quantize.metrics import sqnr_db
 from parnet_deploy.quantize.qdq import affine
 from parnet_deploy.quantize.qdq_cpu import quantize_for_cpu, weight_limit
-from parnet_deploy.runtime.onnxruntime import run_once
+from parnet_deploy.runtime.onnxruntime.cpu import run_once
 from parnet_deploy.spec import IMAGE, LOGITS
 from tests.networks import SPECS
 from tests.quantize.networks import by_output, constants, exported

@@ -25,7 +25,7 @@ from parnet_deploy.quantize.options import QuantizeOptions, report_name
 from parnet_deploy.quantize.quantize_step import quantize_to_deployment
 from parnet_deploy.quantize.table import TABLE, read_table
 from parnet_deploy.reference import Reference
-from parnet_deploy.runtime.onnxruntime import run_once
+from parnet_deploy.runtime.onnxruntime.cpu import run_once
 from parnet_deploy.spec import IMAGE, LOGITS
 
 LIMITS = (64, 127)  # of processors without and with VNNI; the kernels of this one take both

@@ -1,7 +1,7 @@
 """A machine with CUDA that is not there: simulated devices, and sessions that run on their streams.
 
 Everything that is enqueued is put off, and an order that no event fixes gives NaN (see
-``parnet_deploy.runtime.simulator``).
+``parnet_deploy.runtime.fake.simulator``).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 import onnxruntime as ort
 
 from parnet_deploy.errors import BackendError
-from parnet_deploy.runtime.fake_device import FakeBuffer, FakeDevice, FakeStream
-from parnet_deploy.runtime.fake_options import FakeOptions
-from parnet_deploy.runtime.simulator import Simulator, Work
+from parnet_deploy.runtime.fake.device import FakeBuffer, FakeDevice, FakeStream
+from parnet_deploy.runtime.fake.options import FakeOptions
+from parnet_deploy.runtime.fake.simulator import Simulator, Work
 
 RealSession = ort.InferenceSession
 
@@ -70,7 +70,7 @@ class ToyDevice(FakeDevice):
 
 
 class ToyMachine:
-    """Stands for ``parnet_deploy.runtime.cuda`` and for an onnxruntime with the CUDA provider."""
+    """Stands for ``runtime.cuda.device`` and for an onnxruntime with the CUDA provider."""
 
     def __init__(self, devices: int = 3, options: FakeOptions | None = None) -> None:
         self.options = options or FakeOptions(jitter_us=50.0, graphs=True)
@@ -91,9 +91,9 @@ class ToyMachine:
 
     def install(self, monkeypatch) -> None:
         """Be the machine that the backend finds."""
-        import parnet_deploy.runtime.ort_cuda_session as backend
+        import parnet_deploy.runtime.onnxruntime.cuda_session as backend
 
-        module = types.ModuleType("parnet_deploy.runtime.cuda")
+        module = types.ModuleType("parnet_deploy.runtime.cuda.device")
         module.open_devices = self.open_devices
         monkeypatch.setitem(sys.modules, module.__name__, module)
         monkeypatch.setattr(backend.ort, "InferenceSession", self.session)

@@ -71,4 +71,4 @@ def install(monkeypatch, driver: ToyDriver | None) -> None:
             raise OSError(name)
         return driver
 
-    monkeypatch.setattr("parnet_deploy.runtime.gpus.ctypes.CDLL", load)
+    monkeypatch.setattr("parnet_deploy.machine.gpus.ctypes.CDLL", load)

@@ -77,7 +77,7 @@ def view(device: int, shape: tuple[int, ...], address: int) -> np.ndarray:
 def main() -> None:
     """Every placement, plain and traced, on some seeds."""
     from parnet_deploy.runtime.executor import Executor
-    from parnet_deploy.runtime.onnxruntime_cuda import OnnxRuntimeCudaBackend
+    from parnet_deploy.runtime.onnxruntime.cuda import OnnxRuntimeCudaBackend
 
     ort.InferenceSession = Session
     ort.get_available_providers = lambda: ["CUDAExecutionProvider"]

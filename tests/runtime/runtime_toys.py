@@ -24,8 +24,8 @@ from parnet_deploy.placement import (
 )
 from parnet_deploy.plan import Plan
 from parnet_deploy.runtime.executor import Executor
-from parnet_deploy.runtime.fake import FakeBackend
-from parnet_deploy.runtime.fake_options import FakeOptions
+from parnet_deploy.runtime.fake.backend import FakeBackend
+from parnet_deploy.runtime.fake.options import FakeOptions
 from parnet_deploy.spec import IMAGE, LOGITS, ModelSpec, PartSpec
 
 Array = NDArray[np.float32]

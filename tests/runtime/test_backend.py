@@ -37,7 +37,7 @@ def test_an_unknown_name_is_answered_with_the_names_and_a_guess():
 
 def test_a_missing_package_names_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.delitem(sys.modules, "parnet_deploy.runtime.onnxruntime", raising=False)
+    monkeypatch.delitem(sys.modules, "parnet_deploy.runtime.onnxruntime.cpu", raising=False)
     with pytest.raises(MissingExtraError, match=r"pip install 'parnet-deploy\[cpu\]'") as caught:
         load_backend("onnxruntime")
     assert (caught.value.package, caught.value.extra) == ("onnxruntime", "cpu")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from parnet_deploy.machine.cores import share_cores, usable_cores
 from parnet_deploy.placement import one, streams
-from parnet_deploy.runtime.cores import share_cores, usable_cores
 from tests.runtime.runtime_toys import SPECS
 
 

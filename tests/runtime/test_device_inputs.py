@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from parnet_deploy.errors import InputError
-from parnet_deploy.runtime import dlpack
-from parnet_deploy.runtime.device_inputs import Source, as_source, device_of, stream_handle
+from parnet_deploy.runtime.arrays import dlpack
+from parnet_deploy.runtime.arrays.device_inputs import Source, as_source, device_of, stream_handle
 
 ADDRESS = 1 << 40
 SHAPE = (2, 3, 4, 8)

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from parnet_deploy.errors import InputError, MissingExtraError
-from parnet_deploy.runtime import dlpack
-from parnet_deploy.runtime.device_array import DeviceArray
+from parnet_deploy.runtime.arrays import dlpack
+from parnet_deploy.runtime.arrays.device_array import DeviceArray
 
 VALUES = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 

@@ -6,9 +6,10 @@ from importlib import metadata
 
 import pytest
 
-from parnet_deploy.runtime import doctor, doctor_gpu
-from parnet_deploy.runtime.doctor_gpu import examine_gpus
-from parnet_deploy.runtime.gpus import read_gpus
+from parnet_deploy.doctor import findings as doctor
+from parnet_deploy.doctor import gpu as doctor_gpu
+from parnet_deploy.doctor.gpu import examine_gpus
+from parnet_deploy.machine.gpus import read_gpus
 from tests.runtime.driver_toys import ToyDriver, install
 
 READY = {"tensorrt-cu13": "11.4.0", "cuda-bindings": "13.0.1", "onnxruntime-gpu": "1.31.1"}

@@ -24,8 +24,8 @@ from parnet_deploy.errors import (
 from parnet_deploy.input_size import InputSize
 from parnet_deploy.placement import Placement, streams
 from parnet_deploy.runtime.executor import Executor
-from parnet_deploy.runtime.fake import FakeBackend
-from parnet_deploy.runtime.fake_options import FakeOptions, FaultPlan
+from parnet_deploy.runtime.fake.backend import FakeBackend
+from parnet_deploy.runtime.fake.options import FakeOptions, FaultPlan
 from parnet_deploy.runtime.slot import BOUND_SHAPES
 from tests.runtime.runtime_toys import (
     PLACEMENTS,

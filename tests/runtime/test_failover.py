@@ -17,10 +17,10 @@ from parnet_deploy.errors import (
     SpecError,
 )
 from parnet_deploy.placement import one, streams
-from parnet_deploy.runtime import fake
-from parnet_deploy.runtime.fake import FakeBackend
-from parnet_deploy.runtime.fake_options import FakeOptions, FaultPlan
-from parnet_deploy.runtime.inputs import address_of
+from parnet_deploy.runtime.arrays.inputs import address_of
+from parnet_deploy.runtime.fake import backend as fake
+from parnet_deploy.runtime.fake.backend import FakeBackend
+from parnet_deploy.runtime.fake.options import FakeOptions, FaultPlan
 from tests.runtime.runtime_toys import images, make_plan, segment_kernel
 from tests.runtime.test_session import (
     EXPECTED,

@@ -13,11 +13,11 @@ from parnet_deploy.errors import (
 )
 from parnet_deploy.placement import streams
 from parnet_deploy.runtime.device import Tensor
-from parnet_deploy.runtime.fake import FakeBackend, FakeEngine
-from parnet_deploy.runtime.fake_device import FakeDevice, own_buffer
-from parnet_deploy.runtime.fake_options import FakeOptions, FaultPlan
+from parnet_deploy.runtime.fake.backend import FakeBackend, FakeEngine
+from parnet_deploy.runtime.fake.device import FakeDevice, own_buffer
+from parnet_deploy.runtime.fake.options import FakeOptions, FaultPlan
+from parnet_deploy.runtime.fake.simulator import Simulator
 from parnet_deploy.runtime.host import HostDevice
-from parnet_deploy.runtime.simulator import Simulator
 from tests.runtime.runtime_toys import (
     SPECS,
     fake_executor,

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from parnet_deploy.runtime import gpus, machine
-from parnet_deploy.runtime.gpus import probe_gpus, read_gpus
+from parnet_deploy.machine import describe as machine
+from parnet_deploy.machine import gpus
+from parnet_deploy.machine.gpus import probe_gpus, read_gpus
 from tests.runtime.driver_toys import ToyDriver, install
 
 

@@ -22,7 +22,7 @@ from parnet_deploy.errors import (
 )
 from parnet_deploy.placement import Placement, streams
 from parnet_deploy.runtime.executor import Executor
-from parnet_deploy.runtime.fake_device import FakeEvent
+from parnet_deploy.runtime.fake.device import FakeEvent
 from parnet_deploy.runtime.host import ALIGNMENT_BYTES, HostBuffer, HostDevice
 from tests.runtime.runtime_toys import (
     SPECS,

@@ -7,7 +7,7 @@ import pytest
 
 from parnet_deploy.errors import InputError, SpecError
 from parnet_deploy.input_size import InputSize
-from parnet_deploy.runtime.inputs import (
+from parnet_deploy.runtime.arrays.inputs import (
     as_images,
     check_address,
     check_count,

@@ -12,7 +12,7 @@ import pytest
 from parnet_deploy.errors import BackendError
 from parnet_deploy.placement import one
 from parnet_deploy.runtime import executor as module
-from parnet_deploy.runtime.fake_options import FakeOptions
+from parnet_deploy.runtime.fake.options import FakeOptions
 from tests.runtime.runtime_toys import SPECS, fake_executor, images, reference, run
 
 SPEC = SPECS[2]

@@ -16,9 +16,9 @@ from parnet_deploy.errors import (
 from parnet_deploy.input_size import InputSize
 from parnet_deploy.placement import one, streams
 from parnet_deploy.runtime.executor import Executor
-from parnet_deploy.runtime.fake import FakeBackend
-from parnet_deploy.runtime.onnxruntime import OnnxRuntimeBackend, open_session
-from parnet_deploy.runtime.ort_sessions import ERRORS, OrtBinding
+from parnet_deploy.runtime.fake.backend import FakeBackend
+from parnet_deploy.runtime.onnxruntime.cpu import OnnxRuntimeBackend, open_session
+from parnet_deploy.runtime.onnxruntime.sessions import ERRORS, OrtBinding
 from tests.runtime.runtime_toys import (
     PLACEMENTS,
     SPECS,

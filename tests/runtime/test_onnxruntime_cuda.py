@@ -26,11 +26,11 @@ from parnet_deploy.errors import (
     OutOfMemoryError,
 )
 from parnet_deploy.placement import one, streams
-from parnet_deploy.runtime import ort_cuda_session as backend
 from parnet_deploy.runtime.backend import backend_rank
 from parnet_deploy.runtime.executor import Executor
-from parnet_deploy.runtime.onnxruntime_cuda import OnnxRuntimeCudaBackend
-from parnet_deploy.runtime.ort_cuda_session import OrtCudaOptions
+from parnet_deploy.runtime.onnxruntime import cuda_session as backend
+from parnet_deploy.runtime.onnxruntime.cuda import OnnxRuntimeCudaBackend
+from parnet_deploy.runtime.onnxruntime.cuda_session import OrtCudaOptions
 from tests.runtime.cuda_toys import ToyMachine
 from tests.runtime.runtime_toys import (
     PLACEMENTS,
@@ -343,7 +343,7 @@ class TestErrors:
         def missing(name):
             raise ModuleNotFoundError("No module named 'cuda'", name="cuda")
 
-        monkeypatch.setattr("parnet_deploy.runtime.backend.import_module", missing)
+        monkeypatch.setattr("parnet_deploy.extras.import_module", missing)
         with pytest.raises(MissingExtraError, match=r"pip install 'parnet-deploy\[gpu\]'"):
             load(tmp_path, one(SPEC))
 

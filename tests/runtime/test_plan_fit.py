@@ -8,7 +8,7 @@ import pytest
 
 from parnet_deploy.errors import DeviceUnavailableError, EngineLoadError
 from parnet_deploy.placement import streams
-from parnet_deploy.runtime.plan_fit import check_engines, check_same_kind
+from parnet_deploy.runtime.tensorrt.plan_fit import check_engines, check_same_kind
 from tests.runtime.runtime_toys import SPECS, fixed_size, make_plan
 
 SPEC = SPECS[3]

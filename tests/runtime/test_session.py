@@ -34,8 +34,8 @@ from parnet_deploy.errors import (
 from parnet_deploy.input_size import InputSize
 from parnet_deploy.placement import one, streams
 from parnet_deploy.runtime.choose import order_plans
-from parnet_deploy.runtime.fake import FakeBackend
-from parnet_deploy.runtime.fake_options import FakeOptions, FaultPlan
+from parnet_deploy.runtime.fake.backend import FakeBackend
+from parnet_deploy.runtime.fake.options import FakeOptions, FaultPlan
 from tests.runtime.runtime_toys import (
     SPECS,
     fixed_size,

@@ -16,9 +16,9 @@ from tests.stubs.real_bindings import BINDINGS, RealBindings
 PACKAGE = Path(__file__).parents[2] / "parnet_deploy"
 SOURCES = sorted(
     path
-    for pattern in ("runtime/_trt_*.py", "runtime/tensorrt.py", "builder/t*_*.py")
+    for pattern in ("runtime/tensorrt/*.py", "builder/tensorrt/*.py")
     for path in PACKAGE.glob(pattern)
-    if path.name != "trt_inspect.py"  # it names layers of its own
+    if path.name not in ("__init__.py", "inspection.py")  # it names layers of its own
 )
 FAKE = CLASSES[0].__module__
 KINDS = {
@@ -36,7 +36,7 @@ KINDS = {
 }
 """Our names of variables, and of attributes of our objects, that hold a TensorRT object."""
 
-OWN = {"tensorrt.py": ("engine",)}
+OWN = {"backend.py": ("engine",), "profiles.py": ("profile",)}
 """Variables of a file whose name is in the table and that hold an object of ours."""
 
 GUARDED = {
@@ -95,7 +95,7 @@ def exists(surface: dict[str, Any], name: str) -> bool:
 
 def test_the_search_finds_what_is_used() -> None:
     names = used()
-    assert {path.name for path in SOURCES} >= {"_trt_compat.py", "trt_config.py", "trt_build.py"}
+    assert {path.name for path in SOURCES} >= {"compat.py", "config.py", "build.py"}
     assert "Builder.build_serialized_network" in names
     assert "trt.ProfilingVerbosity.DETAILED" in names
     assert set(GUARDED) <= set(names), "a guard that nothing needs"
@@ -149,9 +149,9 @@ def test_the_fake_has_all_that_our_code_uses(real: RealBindings) -> None:
 
 SHIMS = """
 from unittest.mock import NonCallableMagicMock as Mock
-from parnet_deploy.builder import trt_config as config_shims
-from parnet_deploy.runtime import _trt_compat as compat
-from parnet_deploy.runtime import _trt_log as log
+from parnet_deploy.builder.tensorrt import config as config_shims
+from parnet_deploy.runtime.tensorrt import compat
+from parnet_deploy.runtime.tensorrt import log
 
 def bound(kind, **values):  # only what the real class has can be read, called or set
     mock = Mock(spec_set=kind)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parnet_deploy.builder import trt_config as config_shims
+from parnet_deploy.builder.tensorrt import config as config_shims
 from parnet_deploy.errors import (
     BackendError,
     DeviceUnavailableError,
@@ -20,8 +20,7 @@ from parnet_deploy.errors import (
     MissingExtraError,
     OutOfMemoryError,
 )
-from parnet_deploy.runtime import _trt_compat as compat
-from parnet_deploy.runtime import _trt_log as log
+from parnet_deploy.runtime.tensorrt import compat, log
 from tests.builder.trt_graphs import CHANNELS, conv_graph
 from tests.stubs.fake_tensorrt import VERSIONS, Faults, fake_tensorrt
 

@@ -16,7 +16,7 @@ from parnet_deploy.errors import (
     DeviceUnavailableError,
     OutOfMemoryError,
 )
-from parnet_deploy.runtime.cuda import CudaDevice, open_devices
+from parnet_deploy.runtime.cuda.device import CudaDevice, open_devices
 from tests.runtime_gpu.toys import at, filled, foreign_context, ok
 
 

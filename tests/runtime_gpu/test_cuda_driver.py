@@ -17,8 +17,9 @@ from parnet_deploy.errors import (
     ExecutionError,
     OutOfMemoryError,
 )
-from parnet_deploy.runtime.cuda import CudaDevice
-from parnet_deploy.runtime.cuda_driver import (
+from parnet_deploy.machine.gpus import gpu_facts
+from parnet_deploy.runtime.cuda.device import CudaDevice
+from parnet_deploy.runtime.cuda.driver import (
     KINDS,
     CaptureFailed,
     PointerFacts,
@@ -27,7 +28,6 @@ from parnet_deploy.runtime.cuda_driver import (
     pointer_facts,
     usable_devices,
 )
-from parnet_deploy.runtime.gpus import gpu_facts
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_without_a_driver_the_error_says_how_to_get_one():
     script = (
         "import ctypes\n"
         "from parnet_deploy.errors import DeviceUnavailableError\n"
-        "from parnet_deploy.runtime import cuda_driver\n"
+        "from parnet_deploy.runtime.cuda import driver as cuda_driver\n"
         "def absent(*arguments):\n"
         "    raise RuntimeError('it can only be found via system search\\nmore')\n"
         "try:\n"

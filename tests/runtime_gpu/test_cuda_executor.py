@@ -12,7 +12,7 @@ from cuda.bindings import driver
 
 from parnet_deploy.errors import BackendError, DeviceLostError
 from parnet_deploy.placement import streams
-from parnet_deploy.runtime.cuda import open_devices
+from parnet_deploy.runtime.cuda.device import open_devices
 from parnet_deploy.runtime.device import Capture
 from parnet_deploy.runtime.executor import Executor
 from tests.runtime.runtime_toys import (

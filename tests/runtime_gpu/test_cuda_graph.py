@@ -8,7 +8,7 @@ import pytest
 from cuda.bindings import driver
 
 from parnet_deploy.errors import BackendError, DeviceLostError, ExecutionError
-from parnet_deploy.runtime.cuda import WARM_UPS, CudaDevice
+from parnet_deploy.runtime.cuda.device import WARM_UPS, CudaDevice
 from tests.runtime_gpu.toys import at, filled, foreign_context, ok
 
 ONE, TWO = filled(1.0), filled(2.0)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from parnet_deploy.runtime.cuda import CudaDevice, open_devices
+from parnet_deploy.runtime.cuda.device import CudaDevice, open_devices
 from tests.runtime_gpu.toys import filled
 
 ONE = filled(1.0)
@@ -77,7 +77,7 @@ def test_events_are_used_again_and_only_so_many_operations_wait(cuda, device, mo
         stream.synchronize()
         device.timeline()
     assert cuda.live()["events"] < 50
-    monkeypatch.setattr("parnet_deploy.runtime.cuda_trace.TIMELINE_LENGTH", 100)
+    monkeypatch.setattr("parnet_deploy.runtime.cuda.trace.TIMELINE_LENGTH", 100)
     for _ in range(300):
         device.upload(buffer, ONE.ctypes.data, 16, stream)
     assert cuda.live()["events"] < 250
@@ -86,7 +86,7 @@ def test_events_are_used_again_and_only_so_many_operations_wait(cuda, device, mo
 
 
 def test_only_so_many_entries_are_kept(cuda, monkeypatch):
-    monkeypatch.setattr("parnet_deploy.runtime.cuda_trace.TIMELINE_LENGTH", 5)
+    monkeypatch.setattr("parnet_deploy.runtime.cuda.trace.TIMELINE_LENGTH", 5)
     device = CudaDevice(0, trace=True)
     stream, buffer = device.create_stream(0), device.allocate(16)
     for _ in range(8):
@@ -98,7 +98,7 @@ def test_only_so_many_entries_are_kept(cuda, monkeypatch):
 
 
 def test_times_stay_on_one_axis_when_the_anchor_moves(cuda, device, monkeypatch):
-    monkeypatch.setattr("parnet_deploy.runtime.cuda_trace._ANCHOR_MS", 0.005)
+    monkeypatch.setattr("parnet_deploy.runtime.cuda.trace._ANCHOR_MS", 0.005)
     stream, buffer = device.create_stream(0), device.allocate(16)
     for _ in range(20):
         device.upload(buffer, ONE.ctypes.data, 16, stream)

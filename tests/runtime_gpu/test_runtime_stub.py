@@ -23,8 +23,8 @@ from parnet_deploy.errors import (
     ExecutionError,
     OutOfMemoryError,
 )
-from parnet_deploy.runtime import _trt_log
-from parnet_deploy.runtime.cuda import CudaDevice
+from parnet_deploy.runtime.cuda.device import CudaDevice
+from parnet_deploy.runtime.tensorrt import log
 from tests.builder.fake_gpu import FakeGpu
 from tests.gpu.runtime_contract import (
     PLACEMENTS,
@@ -170,7 +170,7 @@ def test_what_tensorrt_says_is_in_the_error(machine: Machine, toy: Path, fault: 
     setattr(machine.trt._control.faults, fault, "the moon is in the wrong place")
     with pytest.raises(BackendError, match="TensorRT says: error: the moon is in the wrong place"):
         Runtime.open(toy, plan=key)
-    assert _trt_log.log_tail()
+    assert log.log_tail()
 
 
 def test_a_lost_gpu_is_refused_from_then_on(machine: Machine, toy: Path) -> None:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from parnet_deploy.errors import BackendError
 from parnet_deploy.placement import Segment
-from parnet_deploy.runtime.cuda import CudaDevice, CudaStream
-from parnet_deploy.runtime.cuda_driver import error_of
+from parnet_deploy.runtime.cuda.device import CudaDevice, CudaStream
+from parnet_deploy.runtime.cuda.driver import error_of
 from parnet_deploy.runtime.device import Tensor
 from tests.stubs.cuda_stub import CudaStub, CudaStubError
 

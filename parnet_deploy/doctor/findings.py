@@ -1,0 +1,177 @@
+"""What this machine can run, why not the rest, and how to get it."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+from ..errors import ParnetDeployError
+from ..extras import import_for
+from ..machine.describe import describe_machine
+from ..machine.gpus import GpuReport, read_gpus
+from ..runtime.backend import BACKENDS, load_backend
+from .finding import Finding
+from .gpu import examine_gpus
+
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "": ("numpy", "click", "rich"),
+    "cpu": ("onnxruntime",),
+    "export": ("torch", "onnx", "onnxscript", "safetensors"),
+    "images": ("pillow",),
+}
+"""Packages by the extra that installs them; "" is what is always there."""
+
+_CHECKS = {
+    "tensorrt": ("parnet_deploy.runtime.tensorrt.compat", "load_tensorrt"),
+    "onnxruntime-cuda": ("parnet_deploy.runtime.onnxruntime.cuda_session", "check_provider"),
+}
+"""Backends that can be imported and still be of no use: (module, function that says why)."""
+
+_LEAST_FREE_MIB = 2048  # a large ParNet with three plans and their reports
+_FOR = {"": "everything", "cpu": "run, bench, verify", "export": "fuse, export, build"}
+_FOR["images"] = "run, demo"
+
+
+def examine(engines: Path) -> Iterator[Finding]:
+    """Look at the Python, packages, backends, GPUs, CPU, memory and disk. Changes nothing.
+
+    Args:
+        engines: Where deployments would be written; need not exist.
+    """
+    machine = describe_machine()
+    yield Finding(
+        group="system",
+        name="python",
+        status="ok",
+        detail=f"{machine['python']}, {machine['system']}",
+    )
+    for extra, packages in EXTRAS.items():
+        yield from (_package(extra, name) for name in packages)
+    gpus = read_gpus()
+    yield from _backends(gpus)
+    yield from examine_gpus(gpus)
+    yield _instructions(machine)
+    yield _cores(machine)
+    yield _memory(machine)
+    yield _disk(engines)
+
+
+def _package(extra: str, name: str) -> Finding:
+    group = f"packages [{extra}]" if extra else "packages"
+    try:
+        return Finding(group=group, name=name, status="ok", detail=metadata.version(name))
+    except metadata.PackageNotFoundError:
+        wanted = f"parnet-deploy[{extra}]" if extra else "parnet-deploy"
+        return Finding(
+            group=group,
+            name=name,
+            status="missing",
+            detail=f"not installed; needed by {_FOR[extra]}",
+            fix=f"pip install '{wanted}'",
+        )
+
+
+def _backends(gpus: GpuReport) -> Iterator[Finding]:
+    for name in sorted(BACKENDS, key=lambda name: BACKENDS[name].rank):
+        if BACKENDS[name].extra == "gpu" and not gpus.gpus:
+            yield Finding(
+                group="backends",
+                name=name,
+                status="absent",
+                detail="for NVIDIA GPUs, of which there are none",
+                fix="none needed without a GPU",
+            )
+            continue
+        try:
+            load_backend(name)
+            if name in _CHECKS:
+                module, check = _CHECKS[name]
+                getattr(import_for(module, BACKENDS[name].extra), check)()
+        except ParnetDeployError as error:
+            yield Finding(
+                group="backends",
+                name=name,
+                status="missing",
+                detail="cannot be loaded",
+                fix=str(error),
+            )
+            continue
+        detail = "simulated devices, for trying and testing" if name == "fake" else "ready"
+        if name == "onnxruntime":
+            providers = import_module("onnxruntime").get_available_providers()
+            detail = f"ready; providers: {', '.join(_short(p) for p in providers)}"
+        yield Finding(group="backends", name=name, status="ok", detail=detail)
+
+
+def _instructions(machine: dict[str, Any]) -> Finding:
+    found = ", ".join(machine["isa"]) or "no vector instructions known"
+    slow = platform.machine() in ("x86_64", "AMD64") and "avx2" not in machine["isa"]
+    return Finding(
+        group="hardware",
+        name="cpu",
+        status="warning" if slow else "ok",
+        detail=f"{machine['cpu']} ({found})",
+        fix="in a virtual machine: let it see the host's CPU (AVX2 is missing)" if slow else None,
+    )
+
+
+def _cores(machine: dict[str, Any]) -> Finding:
+    usable, total = machine["cores_usable"], machine["cores_total"]
+    less = total is not None and usable < total
+    load = machine["load_average"]
+    busy = bool(load) and load[0] > usable
+    shown = f", load {load[0]:.1f}" if load else ""
+    fix = None
+    if busy:
+        fix = "other work is running: latencies measured now will be noisy"
+    elif less:
+        fix = "the affinity mask (taskset) or the cgroup's CPU quota keeps the others away"
+    return Finding(
+        group="hardware",
+        name="cores",
+        status="warning" if busy or less else "ok",
+        detail=f"{usable} usable of {total} (affinity and cgroup){shown}",
+        fix=fix,
+    )
+
+
+def _memory(machine: dict[str, Any]) -> Finding:
+    total = machine["memory_mib"]
+    limits = [_read_mib(Path("/sys/fs/cgroup/memory.max"))]
+    limits.append(_read_mib(Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")))
+    limit = min((x for x in limits if x is not None and (total is None or x < total)), default=None)
+    detail = f"{total / 1024:.1f} GiB" if total is not None else "unknown"
+    if limit is not None:
+        detail += f", limited to {limit / 1024:.1f} GiB by the cgroup"
+    return Finding(group="hardware", name="memory", status="ok", detail=detail)
+
+
+def _disk(engines: Path) -> Finding:
+    there = engines.absolute()
+    while not there.exists():
+        there = there.parent
+    free_mib = shutil.disk_usage(there).free // 2**20
+    scarce = free_mib < _LEAST_FREE_MIB
+    return Finding(
+        group="hardware",
+        name="disk",
+        status="warning" if scarce else "ok",
+        detail=f"{free_mib / 1024:.1f} GiB free for {engines}",
+        fix="free some, or put deployments elsewhere with --root" if scarce else None,
+    )
+
+
+def _read_mib(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) // 2**20 if text.isdigit() else None
+
+
+def _short(provider: str) -> str:
+    return provider.removesuffix("ExecutionProvider")

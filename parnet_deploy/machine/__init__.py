@@ -1,0 +1,1 @@
+"""What machine this is: CPU, cores, GPUs, versions."""

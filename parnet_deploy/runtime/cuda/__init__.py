@@ -1,0 +1,1 @@
+"""NVIDIA GPUs as devices, over the driver API."""

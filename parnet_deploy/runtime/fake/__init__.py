@@ -1,0 +1,1 @@
+"""Simulated devices, and the backend that runs on them."""

@@ -1,0 +1,1 @@
+"""The backends on ONNX Runtime: the CPU, and CUDA."""
