@@ -22,14 +22,19 @@ from .program import Lane, Program, Step
 
 Call = Callable[[], object]
 
+MODES = ("graph", "graphs", "eager")
+"""One launch; one for each stretch of a lane; none. From the best to the worst."""
+
+Mode = tuple[str, str]
+"""One of ``MODES``, and what kept it from being better."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
     """Ready to run. ``images`` read the caller's memory in place (the CPU).
 
     ``body`` is one graph of everything between the upload and the download, if there is one.
-    ``mode`` is "graph" (one launch), "graphs" (one for each stretch of a lane) or "eager";
-    ``why_not`` says what kept it from more.
+    ``mode`` is the worse one of the two lists.
 
     Owns: bindings and graphs, freed by ``close``.
     """
@@ -40,13 +45,17 @@ class Bound:
     images: tuple[Binding, ...]
     logits_bytes: int
     image_bytes: int
-    mode: str
-    why_not: str
+    mode: Mode
     resources: ExitStack
 
     def close(self) -> None:
         """Free the graphs, then the bindings. Idempotent; nothing is in flight."""
         self.resources.close()
+
+
+def worst_mode(*modes: Mode) -> Mode:
+    """The one to report of several: a fallback is never silent."""
+    return max(modes, key=lambda mode: (MODES.index(mode[0]), mode[1]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from ..input_size import InputSize
 from ..placement import Placement, check_placement
 from ..spec import LOGITS, ModelSpec
 from .arrays.inputs import check_count, check_stream
+from .bound import worst_mode
 from .device import Buffer, Device, Engine, TimelineEntry
 from .program import Program, compile_program
 from .slot import Shape, Slot
@@ -187,6 +188,8 @@ class Executor:
     def describe(self) -> dict[str, Any]:
         """The program and what it needs, as plain JSON types."""
         tensors, (height, width) = self._spec.tensors, self._size.high
+        modes = [slot.mode for slot in self._slots if slot.mode is not None]
+        mode, why_not = worst_mode(*modes) if modes else ("eager", "nothing has run yet")
         copies = []
         for step in self.program.steps:
             if step.op == "copy":
@@ -197,8 +200,8 @@ class Executor:
                 copies.append({"tensor": step.name, **route})
         return {
             "slots": len(self._slots),
-            "mode": self._slots[0].mode,
-            "mode_reason": self._slots[0].why_not,
+            "mode": mode,
+            "mode_reason": why_not,
             "main": {"device": self.program.main.device, "lane": self.program.main.lane},
             "lanes": [{"device": lane.device, "lane": lane.lane} for lane in self.program.lanes],
             "steps": [str(step) for step in self.program.steps],

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 
-from ..errors import BackendError
+from ..errors import BackendError, OutOfMemoryError
 from ..placement import Placement, Segment
 from ..spec import IMAGE, LOGITS, ModelSpec
-from .bound import Bound, Call, Capturer
+from .bound import Bound, Call, Capturer, Mode, worst_mode
 from .device import Binding, Buffer, Device, Engine, Event, Stream, Tensor
 from .program import Lane, Program, Step
 
@@ -41,7 +41,7 @@ class Slot:
     ) -> None:
         self.bound: OrderedDict[Shape, Bound] = OrderedDict()
         self.nbytes = 0
-        self.mode, self.why_not = "eager", ""  # see ``Bound``
+        self.mode: Mode | None = None  # the worst of all shapes so far
         self._busy = False  # work may be left from a call that was interrupted
         self._outside = False  # work may be left in a caller's stream; ``_done`` is behind it
         self._index, self._program = index, program
@@ -135,12 +135,19 @@ class Slot:
         if shape in self.bound:
             self.bound.move_to_end(shape)
             return self.bound[shape]
+        if self._outside:  # preparing runs for real, in buffers that a call before may still use
+            self._drain()
         if len(self.bound) >= BOUND_SHAPES:
-            self._drain()  # a caller's stream may still run what is freed here
             self.bound.popitem(last=False)[1].close()
-        with ExitStack() as made:  # closes what was bound if something cannot be
-            self.bound[shape] = bound = self._bind(shape, made)
-        self.mode, self.why_not = bound.mode, bound.why_not
+        try:
+            bound = self._prepare_shape(shape)
+        except OutOfMemoryError:
+            if not self.bound:
+                raise
+            self._unbind()  # the other shapes make room, and are prepared again when they come
+            bound = self._prepare_shape(shape)
+        self.bound[shape] = bound
+        self.mode = worst_mode(*filter(None, (self.mode, bound.mode)))
         return bound
 
     def close(self) -> None:
@@ -183,6 +190,18 @@ class Slot:
         self._home.download(logits, self._buffers[LOGITS, main], bound.logits_bytes, outside)
         outside.record(self._done)
 
+    def _prepare_shape(self, shape: Shape) -> Bound:
+        """Bind and capture. If that fails, what it began is over before anything is freed."""
+        self._busy = True
+        with ExitStack() as made:
+            try:
+                bound = self._bind(shape, made)
+            except BaseException:
+                self._drain()
+                raise
+        self._busy = False
+        return bound
+
     def _bind(self, shape: Shape, made: ExitStack) -> Bound:
         bindings: dict[str, Binding] = {}
         for name in self._segments:
@@ -210,8 +229,7 @@ class Slot:
             images=tuple(images),
             logits_bytes=self._tensor_bytes(LOGITS, shape),
             image_bytes=self._tensor_bytes(IMAGE, shape),
-            mode=staged.mode,
-            why_not=staged.why_not,
+            mode=worst_mode((staged.mode, staged.why_not), (free.mode, free.why_not)),
             resources=made.pop_all(),
         )
 
@@ -228,9 +246,10 @@ class Slot:
         self._busy = self._outside = False
 
     def _unbind(self) -> None:
-        for bound in self.bound.values():
-            bound.close()
-        self.bound.clear()
+        with ExitStack() as parts:  # whatever one of them raises
+            for bound in self.bound.values():
+                parts.callback(bound.close)
+            self.bound.clear()
 
     def _bind_engine(self, name: str, shape: Shape) -> Binding:
         segment = self._segments[name]

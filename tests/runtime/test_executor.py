@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -167,6 +168,39 @@ def test_every_way_to_call_may_follow_any_other(name, seed, graphs, launchable, 
     executor.close()
     for stream in callers:
         stream.close()
+
+
+@pytest.mark.parametrize("name", PLACEMENTS)
+def test_a_new_shape_leaves_the_work_of_the_call_before_alone(name):
+    """Preparing a shape runs it for real; a launch of another shape may still use the buffers."""
+    spec, size = SPECS[3], InputSize(low=(32, 32), high=(96, 96))
+    warm = FakeOptions(jitter_us=JITTER_US, graphs=True)
+    for seed in range(25):
+        executor = fake_executor(
+            spec, PLACEMENTS[name](spec), replace(warm, seed=seed), max_batch=3, size=size
+        )
+        for device in executor._devices.values():
+            device.capture = partial(warm_up_and_capture, device, device.capture)
+        device = executor._devices[executor.program.main.device]
+        stream = device.create_stream(0)
+        results = []
+        for index, (n, side) in enumerate([(1, 32), (2, 32), (1, 96), (3, 64)]):
+            x = images(spec, n, seed=index, size=(side, side))
+            logits = np.full((n, spec.num_classes), np.nan, np.float32)
+            executor.launch(x.ctypes.data, logits.ctypes.data, (n, side, side), stream.handle)
+            results.append((logits, x))
+        stream.synchronize()
+        for logits, x in results:
+            np.testing.assert_array_equal(logits, reference(spec, x))
+        executor.close()
+        stream.close()
+
+
+def warm_up_and_capture(device, capture, work, stream):
+    """As a GPU does: run it for real, wait for it, then capture."""
+    work()
+    stream.synchronize()
+    return capture(work, stream)
 
 
 @pytest.mark.parametrize("graphs", [False, True])
@@ -575,12 +609,10 @@ class TestLifetime:
 
         def watched(name, shape):
             binding = bind(name, shape)
-            return SimpleNamespace(
-                **vars(binding), close=lambda: order.append(slot.bound[shape].body._closed)
-            )
+            return SimpleNamespace(**vars(binding), close=lambda: order.append(graphs[-1]._closed))
 
         slot._bind_engine = watched
-        slot.bind((2, *fixed_size(self.spec).low))
+        graphs = [slot.bind((2, *fixed_size(self.spec).low)).body]
         executor.close()
         assert order == [True] * len(slot._segments)
 
