@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from numpy.typing import NDArray
 
 from ..compare import ENGINE_TOLERANCE, Parity, compare
 from ..deployment import Deployment
+from ..errors import BackendError
 from ..placement import Segment
 from ..plan import Plan
 from ..runtime.backend import LoadedPlan, load_backend
-from ..runtime.device import Tensor
+from ..runtime.device import Stream, Tensor
 from ..runtime.session import Runtime
 from ..spec import IMAGE, ModelSpec
 from .precisions import FLOAT32, Source
@@ -118,21 +120,27 @@ def _run_alone(loaded: LoadedPlan, segment: Segment, spec: ModelSpec, values: Ar
     engine = loaded.engines[segment.name]
     inputs = {name: np.ascontiguousarray(values[name]) for name in segment.inputs}
     outputs = {name: np.full_like(values[name], np.nan) for name in segment.outputs}
-    stream = device.create_stream(0)
-    tensors = {}
-    try:
+    with ExitStack() as made:  # freed in the right order: what is enqueued is over first
+        tensors = {}
         for name, array in (inputs | outputs).items():
-            tensors[name] = Tensor(buffer=device.allocate(array.nbytes), shape=array.shape)
+            buffer = device.allocate(array.nbytes)
+            made.callback(buffer.close)
+            tensors[name] = Tensor(buffer=buffer, shape=array.shape)
+        stream = device.create_stream(0)
+        made.callback(stream.close)
         binding = engine.bind(tensors, slot=0)
+        made.callback(binding.close)
+        made.callback(_settle, stream)
         for name, array in inputs.items():
             device.upload(tensors[name].buffer, array.ctypes.data, array.nbytes, stream)
         engine.enqueue(binding, stream)
         for name, array in outputs.items():
             device.download(array.ctypes.data, tensors[name].buffer, array.nbytes, stream)
         stream.synchronize()
-        binding.close()
-    finally:
-        stream.close()
-        for tensor in tensors.values():
-            tensor.buffer.close()
     return outputs
+
+
+def _settle(stream: Stream) -> None:
+    """Wait for what is enqueued, if anything; what went wrong was raised before."""
+    with suppress(BackendError):
+        stream.synchronize()

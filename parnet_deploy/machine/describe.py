@@ -20,6 +20,11 @@ _PACKAGES = (
     "onnx",
     "torch",
     "tensorrt",
+    "tensorrt-cu12",
+    "tensorrt-cu13",
+    "tensorrt-bindings",
+    "tensorrt-cu12-bindings",
+    "tensorrt-cu13-bindings",
     "cuda-bindings",
 )
 

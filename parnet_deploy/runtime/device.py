@@ -70,6 +70,9 @@ class Stream(Protocol):
     def synchronize(self) -> None:
         """Block the caller until all work is done, then raise what went wrong, if anything."""
 
+    def check(self) -> None:
+        """Raise what has gone wrong so far and is known, without waiting."""
+
     def close(self) -> None:
         """Free the stream unless it is borrowed. Idempotent."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
 
@@ -26,6 +26,7 @@ from .slot import Shape, Slot
 
 _ONCE = (True,)  # one blocking SimpleQueue.get
 _FIRST = (0,)
+_INTAKE_LANE = 999
 
 
 class Executor:
@@ -59,7 +60,8 @@ class Executor:
         self.program = program or compile_program(placement, spec, direct)
         self._spec, self._size, self._max_batch = spec, input_size, max_batch
         self._devices = {ordinal: devices[ordinal] for ordinal in placement.devices}
-        self._home = self._devices[self.program.main.device]
+        self.home = self._devices[self.program.main.device]
+        self._intakes: dict[int, Any] = {}
         self._free: SimpleQueue[Slot | None] = SimpleQueue()
         self._slots: list[Slot] = []
         self._returned: list[Slot | None] = []  # the slots that close has got back
@@ -102,7 +104,9 @@ class Executor:
         """
         self._call(Slot.run, shape, (image, logits, shape))
 
-    def run_on(self, image: int, logits: int, shape: Shape, stream: int) -> None:
+    def run_on(
+        self, image: int, logits: int, shape: Shape, stream: int, device: int | None = None
+    ) -> None:
         """The same with an image that is in memory of the backend, behind the work of a stream.
 
         Args:
@@ -110,11 +114,13 @@ class Executor:
             logits: As in ``run``: on the host, written only if all went well.
             shape: As in ``run``.
             stream: Raw handle of the stream in which the image is made.
+            device: Whose stream it is, one of ``devices``; None: the one with the logits.
 
         Raises:
             DeviceUnavailableError: The backend has no streams of others.
         """
-        self._call(Slot.run_on, shape, (image, logits, shape, check_stream(stream)))
+        where = self.home.ordinal if device is None else device
+        self._call(Slot.run_on, shape, (image, logits, shape, check_stream(stream), where))
 
     def launch(self, image: int, logits: int, shape: Shape, stream: int) -> None:
         """Enqueue the same behind the work of the caller's stream, and return without waiting.
@@ -136,9 +142,14 @@ class Executor:
         """
         self._call(Slot.launch, shape, (image, logits, shape, check_stream(stream)))
 
+    @property
+    def devices(self) -> tuple[int, ...]:
+        """Ordinals of the devices that take part, ascending. ``home`` computes the logits."""
+        return tuple(sorted(self._devices))
+
     def locate(self, address: int) -> tuple[int | None, bool]:
         """Whose memory is at an address; see ``device.Device``."""
-        return self._home.locate(address)
+        return self.home.locate(address)
 
     def allocate_logits(self) -> Buffer:
         """New memory for the logits of the largest batch, on the device that computes them.
@@ -146,22 +157,16 @@ class Executor:
         Owns: the caller frees it.
         """
         (classes,) = self._spec.tensors[LOGITS].shape(*self._size.high)
-        return self._home.allocate(4 * self._max_batch * classes)
+        return self.home.allocate(4 * self._max_batch * classes)
 
-    def order(self, stream: int, later: int) -> None:
-        """Let the work that is enqueued next in one stream wait for another's so far.
-
-        Args:
-            stream: Raw handle of the stream to wait for, on the device that computes the logits.
-            later: Raw handle of the stream that waits.
-        """
-        with ExitStack() as borrowed:
-            streams = [self._home.borrow_stream(handle) for handle in (stream, later)]
-            event = self._home.create_event()
-            for handle in (*streams, event):
-                borrowed.callback(handle.close)
-            streams[0].record(event)
-            streams[1].wait(event)
+    def intake(self, device: int) -> int:
+        """Raw handle of a stream of ours, before which producers on a device order their work."""
+        with self._closing:
+            if self._closed:
+                raise self._refusal()
+            if device not in self._intakes:
+                self._intakes[device] = self._devices[device].create_stream(_INTAKE_LANE)
+            return int(self._intakes[device].handle)
 
     def check(self, shape: Shape) -> None:
         """Refuse a batch or image size for which the buffers were not made.
@@ -250,16 +255,21 @@ class Executor:
 
     def _usable(self, slot: Slot | None) -> Slot:
         if slot is None or self._closed:
-            raise BackendError("executor: it is closed. Open it again.")
+            raise self._refusal()
         if self._lost is not None:
             raise DeviceLostError(str(self._lost), self._lost.device)
         return slot
+
+    @staticmethod
+    def _refusal() -> BackendError:
+        return BackendError("executor: it is closed. Open it again.")
 
     def _give_back(self, mine: list[Slot | None]) -> None:
         if mine:
             any(map(self._free.put, map(mine.pop, _FIRST)))  # one C call: see _call
 
     def _free_slots(self) -> None:
-        for slot in self._slots:
+        resources: list[Any] = [*self._slots, *self._intakes.values()]
+        for resource in resources:
             with suppress(DeviceLostError):
-                slot.close()
+                resource.close()

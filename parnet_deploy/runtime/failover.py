@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..deployment import Deployment
-from ..errors import BackendError, CheckFailedError, DeploymentError, DeviceLostError, SpecError
+from ..errors import BackendError, DeviceLostError, ParnetDeployError, SpecError
 from ..placement import remap
 from ..plan import Plan
 from .backend import device_family
-from .choose import PlanFiles, read_plan
+from .choose import read_plan
 from .opened import Opened, OpenOptions, open_best, open_plan, open_proved
 
 OnDeviceLost = Literal["refuse", "replan"]
@@ -70,14 +70,14 @@ class Standby:
                 return known
             if self._policy == "refuse" or not isinstance(error, DeviceLostError):
                 return None
+            with suppress(BackendError):
+                failed.close()  # first: its engines would take the memory of those that follow
             found = self._search(failed, error)
             self._successors[failed] = found
             about = {"plan": found.about.get("plan"), "backend": found.plan.backend}
             devices = list(found.plan.placement.devices)
             self.losses.append({"error": str(error), "now": {**about, "devices": devices}})
             _LOG.warning("%s Now running on %s, devices %s.", error, found.plan.backend, devices)
-        with suppress(BackendError):
-            failed.close()
         return found
 
     def close(self, now: Opened) -> None:
@@ -97,7 +97,7 @@ class Standby:
         for label, attempt in self._candidates(failed):
             try:
                 return attempt()
-            except (BackendError, CheckFailedError, DeploymentError) as reason:
+            except ParnetDeployError as reason:
                 if isinstance(reason, DeviceLostError) and reason.device is not None:
                     self._bury(failed.plan, reason)
                 tried.append(f"[{label}] {reason}")
@@ -111,9 +111,8 @@ class Standby:
         self._dead |= {(device_family(plan.backend), device) for device in lost}
 
     def _candidates(self, failed: Opened) -> Iterator[tuple[str, Callable[[], Opened]]]:
-        moved = self._move(failed)
-        if moved is not None:
-            yield "the same engines elsewhere", lambda: self._reopen(failed, moved)
+        if self._left(failed.plan):
+            yield "the same engines elsewhere", lambda: self._reopen(failed)
         if self._path is not None:
             path = self._path
             yield (
@@ -121,23 +120,27 @@ class Standby:
                 lambda: open_best(Deployment.open(path), self.options, unfit=self._unfit),
             )
 
-    def _move(self, failed: Opened) -> Plan | None:
+    def _left(self, plan: Plan) -> list[int]:
+        family = device_family(plan.backend)
+        return [d for d in plan.placement.devices if (family, d) not in self._dead]
+
+    def _move(self, plan: Plan) -> Plan:
         """The plan on those of its devices that are left."""
-        plan, family = failed.plan, device_family(failed.plan.backend)
-        left = [d for d in plan.placement.devices if (family, d) not in self._dead]
-        gone = [d for d in plan.placement.devices if (family, d) in self._dead]
-        if not left:
-            return None
+        left = self._left(plan)
+        gone = [device for device in plan.placement.devices if device not in left]
         targets = {device: left[i % len(left)] for i, device in enumerate(gone)}
         return replace(plan, placement=remap(plan.placement, targets))
 
-    def _reopen(self, failed: Opened, plan: Plan) -> Opened:
+    def _reopen(self, failed: Opened) -> Opened:
+        """The same plan, as it is in the deployment now, on what is left."""
         key = failed.about.get("plan")
         if self._path is None or key is None:
-            return open_plan(failed.spec, plan, failed.files, self.options)
+            return open_plan(failed.spec, self._move(failed.plan), failed.files, self.options)
         found = Deployment.open(self._path)
         files = read_plan(found, key)
-        moved = PlanFiles(key=key, plan=plan, engines=files.engines, canary=files.canary)
+        if not self._left(files.plan):
+            raise DeviceLostError(f"plan {key}: it was built anew, for devices that are lost.")
+        moved = replace(files, plan=self._move(files.plan))
         opened = open_proved(found.spec, moved, self.options, f"{self._path}, plan {key}")
         return replace(opened, about={"path": str(self._path), **opened.about, "skipped": {}})
 

@@ -123,6 +123,10 @@ class InlineStream:
         """See ``device.Stream``."""
         self._lane.raise_error()
 
+    def check(self) -> None:
+        """See ``device.Stream``."""
+        self._lane.raise_error()
+
     def close(self) -> None:
         """Nothing to free."""
 
@@ -170,6 +174,10 @@ class ThreadStream:
         mark = _Mark()
         self._put(lambda: mark.reach(None))
         mark.wait()
+        self._lane.raise_error()
+
+    def check(self) -> None:
+        """See ``device.Stream``."""
         self._lane.raise_error()
 
     def close(self) -> None:

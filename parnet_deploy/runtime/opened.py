@@ -99,7 +99,7 @@ def open_plan(
         files=files,
         loaded=loaded,
         executor=executor,
-        outputs=OutputPool(executor.allocate_logits),
+        outputs=OutputPool(executor.allocate_logits, executor.home.create_event),
     )
 
 

@@ -5,32 +5,45 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack
 
-from ..errors import BackendError
-from .device import Buffer
+from .device import Buffer, Event
+
+KEPT = 64
+"""Buffers beyond which idle ones of other streams are freed rather than kept."""
+
+_AMBIGUOUS = (0, 1, 2)
+"""Handles of default streams, which name other streams in other threads and contexts."""
+
+Part = tuple[Buffer, Event]
 
 
 class Lease:
-    """Keeps a buffer, and whatever else a result depends on, for as long as somebody reads it."""
+    """Keeps a buffer, and whatever else a result depends on, for as long as somebody reads it.
 
-    def __init__(self, buffer: Buffer, *needs: object) -> None:
-        self.buffer, self.needs = buffer, needs
+    ``event`` is for the point at which the content is there.
+    """
+
+    def __init__(self, part: Part, *needs: object) -> None:
+        self.buffer, self.event = part
+        self.needs = needs
 
 
 class OutputPool:
     """Buffers of one size, reused in the stream in which they were used before.
 
     A buffer comes back when its last reader is garbage. Work of its stream may still read it then;
-    so only that stream gets it again, behind that work. Thread-safe.
+    so only that stream gets it again, behind that work. What is not given again is freed once it
+    has been written; to free memory the driver waits for the device besides. Thread-safe.
 
-    Owns: all buffers, leased ones too, until ``close``.
+    Owns: all buffers and events, leased ones too, until ``close``.
     """
 
-    def __init__(self, allocate: Callable[[], Buffer]) -> None:
-        self._allocate = allocate
-        self._idle: dict[int, deque[Buffer]] = {}
-        self._all: list[Buffer] = []
+    def __init__(self, allocate: Callable[[], Buffer], create_event: Callable[[], Event]) -> None:
+        self._allocate, self._create_event = allocate, create_event
+        self._idle: dict[int, deque[Part]] = {}
+        self._spent: deque[Part] = deque()
+        self._all: set[Part] = set()
 
     def take(self, stream: int, *needs: object) -> Lease:
         """A buffer for work in this stream.
@@ -38,20 +51,37 @@ class OutputPool:
         Raises:
             OutOfMemoryError: The device has not so much left.
         """
-        idle = self._idle.setdefault(stream, deque())
+        shared = stream in _AMBIGUOUS
+        back = self._spent if shared else self._idle.setdefault(stream, deque())
+        if len(self._all) >= KEPT:
+            for other, idle in list(self._idle.items()):
+                if other != stream:
+                    self._free(idle)
+        self._free(self._spent)
         try:
-            buffer = idle.pop()
+            part = self._new() if shared else back.pop()
         except IndexError:
-            buffer = self._allocate()
-            self._all.append(buffer)
-        lease = Lease(buffer, *needs)
+            part = self._new()
+        lease = Lease(part, *needs)
         # Garbage is collected anywhere, in the middle of a capture too: no driver is called here.
-        weakref.finalize(lease, idle.append, buffer).atexit = False
+        weakref.finalize(lease, back.append, part).atexit = False
         return lease
 
     def close(self) -> None:
         """Free everything. What is leased must not be read any more. Idempotent."""
-        while self._all:
-            with suppress(BackendError):
-                self._all.pop().close()
+        self._free(deque(self._all))
         self._idle.clear()
+
+    def _new(self) -> Part:
+        part = (self._allocate(), self._create_event())
+        self._all.add(part)
+        return part
+
+    def _free(self, idle: deque[Part]) -> None:
+        with ExitStack() as parts:  # goes on whatever one of them raises
+            while idle:
+                part = idle.popleft()
+                self._all.discard(part)
+                for resource in part:
+                    parts.callback(resource.close)
+                parts.callback(part[1].synchronize)  # it is written until then

@@ -20,7 +20,7 @@ from .arrays.device_inputs import stream_handle
 from .arrays.inputs import Images, as_images, check_address, check_shape
 from .backend import Backend
 from .device import TimelineEntry
-from .device_calls import answer_array, enqueue_array, refuse_device_memory
+from .device_calls import answer_array, enqueue_array, run_host
 from .failover import OnDeviceLost, Standby
 from .opened import Logits, Opened, OpenOptions, open_best, open_plan
 from .program import Program
@@ -75,7 +75,7 @@ class Runtime:
             CheckFailedError: The plan's canary input gave other logits than when it was built.
         """
         options = OpenOptions(slots=slots, threads=threads, trace=trace)
-        standby = Standby(options, on_device_lost, path=Path(path))
+        standby = Standby(options, on_device_lost, path=Path(path).absolute())
         opened = Deployment.read(
             path, lambda found: open_best(found, options, backend=backend, key=plan)
         )
@@ -221,8 +221,7 @@ class Runtime:
             handle = stream if type(stream) is int else stream_handle(stream)
             self._now.executor.launch(image, logits, shape, handle)
             return
-        refuse_device_memory(self._now, in_ptr=image, out_ptr=logits)
-        self._ask(lambda opened: opened.executor.run(image, logits, shape))
+        self._ask(lambda opened: run_host(opened, image, logits, shape))
 
     def submit(self, x: object) -> Future[Logits]:
         """Compute logits in another thread.
@@ -297,14 +296,14 @@ class Runtime:
     def _ask(self, call: Callable[[Opened], Answer]) -> Answer:
         """Make a call; once more on what takes over, if the device is lost and that is wanted."""
         now = self._now
-        try:
-            return call(now)
-        except BackendError as error:
-            successor = self._standby.successor(now, error)
-            if successor is None or self._closed:
-                raise
-            self._now = successor
-            return call(successor)
+        while True:
+            try:
+                return call(now)
+            except BackendError as error:
+                successor = self._standby.successor(now, error)
+                if successor is None or self._closed:
+                    raise
+                self._now = now = successor  # if it fails too, its own successor is next
 
     def _refusal(self) -> BackendError:
         where = self._now.about.get("path", self._plan.placement.name)

@@ -66,8 +66,10 @@ class Slot:
                 made.callback(stream.close)
                 self._streams[lane] = stream
             self._main, self._home = self._streams[program.main], home
-            self._entry, self._done = home.create_event(), home.create_event()
-            made.callback(self._entry.close)
+            far = [lane for lane in program.lanes if lane.device != program.main.device]
+            self._elsewhere = [self._streams[lane] for lane in far]
+            self._entries: dict[int, Event] = {}  # where callers' streams stood, by device
+            self._done = home.create_event()
             made.callback(self._done.close)
             for device in program.events:
                 event = devices[device].create_event()
@@ -100,14 +102,14 @@ class Slot:
                 self._main.wait(self._done)
             self._finish(bound.staged, logits, bound)
 
-    def run_on(self, image: int, logits: int, shape: Shape, handle: int) -> None:
+    def run_on(self, image: int, logits: int, shape: Shape, handle: int, device: int) -> None:
         """See ``Executor.run_on``."""
-        outside = self._home.borrow_stream(handle)
+        outside = self._devices[device].borrow_stream(handle)
         with closing(outside), self._home.current():
             bound = self._ready(shape)
             self._image, self._logits = image, self._result
             self._busy = True
-            self._finish((*self._behind(outside), *bound.free), logits, bound)
+            self._finish((*self._behind(outside, device), *bound.free), logits, bound)
 
     def launch(self, image: int, logits: int, shape: Shape, handle: int) -> None:
         """See ``Executor.launch``."""
@@ -120,7 +122,7 @@ class Slot:
                     self._launch_graph(bound, image, logits, outside)
                 else:
                     self._image, self._logits = image, logits
-                    for call in (*self._behind(outside), *bound.free):
+                    for call in (*self._behind(outside, self._home.ordinal), *bound.free):
                         call()
                     self._main.record(self._done)
                     outside.wait(self._done)
@@ -161,10 +163,14 @@ class Slot:
             self._drain()
         return self.bind(shape)
 
-    def _behind(self, outside: Stream) -> tuple[Call, ...]:
+    def _behind(self, outside: Stream, device: int) -> tuple[Call, ...]:
         """What lets the main lane go on behind a caller's stream, and behind the call before."""
-        entry = (partial(outside.record, self._entry), partial(self._main.wait, self._entry))
-        return (*entry, partial(self._main.wait, self._done)) if self._outside else entry
+        if device not in self._entries:
+            self._entries[device] = event = self._devices[device].create_event()
+            self._resources.callback(event.close)
+        entry = self._entries[device]
+        calls = (partial(outside.record, entry), partial(self._main.wait, entry))
+        return (*calls, partial(self._main.wait, self._done)) if self._outside else calls
 
     def _finish(self, calls: tuple[Call, ...], logits: int, bound: Bound) -> None:
         """Make the calls, wait for the main lane, and hand the logits over."""
@@ -172,6 +178,8 @@ class Slot:
             for call in calls:
                 call()
             self._main.synchronize()
+            for stream in self._elsewhere:  # a fault there need not have reached the main lane
+                stream.check()
             self._busy = self._outside = False
         except BaseException:
             self._drain()

@@ -188,8 +188,8 @@ class RuntimeContract:
     def test_arrays_of_a_gpu(self, toy: Path, frames: Frames) -> None:
         with Runtime.open(toy, plan=self.plan(toy)) as rt:
             check(rt(frames.array), frames.x)
-            check(rt(_Interface(frames)), frames.x)
-            check(rt(_Interface(frames, stream=None), stream=frames.stream), frames.x)
+            check(rt(Interface(frames)), frames.x)
+            check(rt(Interface(frames, stream=None), stream=frames.stream), frames.x)
 
     def test_logits_that_stay_on_the_gpu(self, toy: Path, frames: Frames) -> None:
         with Runtime.open(toy, plan=self.plan(toy)) as rt:
@@ -321,7 +321,7 @@ class RuntimeContract:
         raise NotImplementedError
 
 
-class _Interface:
+class Interface:
     """An array that speaks the CUDA array interface only, like numba's and pycuda's."""
 
     def __init__(self, frames: Frames, **changes: object) -> None:

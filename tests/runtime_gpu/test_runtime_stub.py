@@ -9,20 +9,25 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+from cuda.bindings import driver
 
 from parnet_deploy import Runtime
+from parnet_deploy.deployment import Deployment
 from parnet_deploy.errors import (
     BackendError,
     CheckFailedError,
     DeviceLostError,
     DeviceUnavailableError,
     ExecutionError,
+    InputError,
     OutOfMemoryError,
 )
+from parnet_deploy.runtime.choose import read_plan
 from parnet_deploy.runtime.cuda.device import CudaDevice
 from parnet_deploy.runtime.tensorrt import log
 from tests.builder.fake_gpu import FakeGpu
@@ -31,6 +36,7 @@ from tests.gpu.runtime_contract import (
     SIZE,
     SPEC,
     Frames,
+    Interface,
     RuntimeContract,
     batch,
     build,
@@ -270,3 +276,176 @@ def test_the_program_of_the_documentation(
     assert given["output"].shape == (1, SPEC.num_classes)
     frames.close()
     device.close()
+
+
+def two_of(frames: Frames) -> list:
+    """The two ways in which another library may hand its frames over."""
+    return [frames.array, Interface(frames)]
+
+
+@pytest.mark.parametrize("current", [None, 0, 1, 2])
+def test_an_array_on_another_gpu_of_the_plan_is_waited_for(
+    machine: Machine, toy: Path, current: int | None
+) -> None:
+    """The logits are computed on GPU 2; frames are made on GPU 0, and any GPU may be current."""
+    with Runtime.open(toy, plan=build(toy, "streams", (0, 1, 2))) as rt:
+        devices = [CudaDevice(ordinal) for ordinal in range(3)]
+        around = nullcontext() if current is None else devices[current].current()
+        with around:
+            for seed in range(12):
+                machine.cuda.seed(seed)
+                x = batch(2, seed=seed)
+                for way in range(2):
+                    frames = Frames(devices[0], x)
+                    check(rt(two_of(frames)[way]), x)
+                    frames.close()
+            frames = Frames(devices[0], batch(1))
+            with pytest.raises(InputError, match=r"on device 0, expected one on device 2, which"):
+                rt.enqueue(frames.array, stream=frames.stream)
+        frames.close()
+        for device in devices:
+            device.close()
+
+
+def test_an_array_on_a_gpu_that_takes_no_part_is_refused(machine: Machine, toy: Path) -> None:
+    device = CudaDevice(1)
+    frames = Frames(device, batch(1))
+    with Runtime.open(toy, plan=build(toy, "streams")) as rt:
+        for array in two_of(frames):
+            with pytest.raises(InputError, match=r"on device 1, expected one on one of the plan's"):
+                rt(array)
+    frames.close()
+    device.close()
+
+
+def test_logits_may_be_read_when_the_callers_stream_is_gone(machine: Machine, toy: Path) -> None:
+    device = CudaDevice(0)
+    frames, reader = Frames(device, batch(2)), device.create_stream(3)
+    with Runtime.open(toy, plan=build(toy, "streams")) as rt:
+        for seed in range(10):
+            machine.cuda.seed(seed)
+            stream = device.create_stream(1)
+            found = rt.enqueue(frames.array, stream=stream)
+            stream.close()
+            found.__dlpack__(stream=reader.handle)  # orders the reader behind the logits
+            device.upload(frames.logits, found.address, found.nbytes, reader)
+            reader.synchronize()
+            check(frames.read(), frames.x)
+            del found
+    frames.close()
+    reader.close()
+    device.close()
+
+
+def test_outputs_do_not_pile_up_whatever_stream_they_are_in(machine: Machine, toy: Path) -> None:
+    device = CudaDevice(0)
+    frames = Frames(device, batch(1))
+    with Runtime.open(toy, plan=build(toy, "streams")) as rt:
+        for handle in (0, 1, 2):
+            for _ in range(3):
+                rt.enqueue(frames.array, stream=handle)
+        streams = [device.create_stream(1) for _ in range(100)]
+        for stream in streams:
+            rt.enqueue(frames.array, stream=stream)
+        assert len(rt._now.outputs._all) <= 65
+        for stream in streams:
+            stream.close()
+    frames.close()
+    device.close()
+
+
+def test_a_stream_that_is_being_captured_is_refused(machine: Machine, toy: Path) -> None:
+    device = CudaDevice(0)
+    frames = Frames(device, batch(1))
+    frames.stream.synchronize()
+    for gpus in ((0,), (0, 1)):
+        with Runtime.open(toy, plan=build(toy, "streams", gpus)) as rt:
+            home = rt._now.executor.home
+            stream = home.create_stream(4)
+            with home.current():
+                mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+                driver.cuStreamBeginCapture(stream.raw, mode)
+                with pytest.raises(InputError, match="got one that is being captured"):
+                    rt.run_into(frames.image.address, frames.logits.address, stream=stream)
+                driver.cuGraphDestroy(driver.cuStreamEndCapture(stream.raw)[1])
+            stream.close()
+            check(rt(batch(1)), batch(1))
+    frames.close()
+    device.close()
+
+
+def test_a_refused_capture_of_either_kind_is_reported(machine: Machine, toy: Path) -> None:
+    key = build(toy, "streams")
+    machine.cuda.fail("cuStreamBeginCapture", 900, after=1)  # the second list, for device arrays
+    with Runtime.open(toy, plan=key) as rt:
+        program = rt.describe()["program"]
+        assert program["mode"] == "eager"
+        assert "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED" in program["mode_reason"]
+        check(rt(batch(2)), batch(2))
+
+
+def test_new_batches_leave_the_launch_before_alone(machine: Machine, toy: Path) -> None:
+    device = CudaDevice(0)
+    many = [Frames(device, batch(n, seed=n)) for n in (1, 2, 3)]
+    for placement in ("one", "streams"):
+        key = build(toy, placement)
+        for seed in range(10):
+            machine.cuda.seed(seed)
+            with Runtime.open(toy, plan=key) as rt:
+                for frames in many:
+                    addresses = frames.image.address, frames.logits.address
+                    rt.run_into(*addresses, n=len(frames.x), stream=many[0].stream)
+                many[0].stream.synchronize()
+                for frames in many:
+                    check(frames.read(), frames.x)
+    for frames in many:
+        frames.close()
+    device.close()
+
+
+def test_a_lost_gpu_is_replaced_whatever_call_finds_out(machine: Machine, toy: Path) -> None:
+    key, x = build(toy, "streams", (0, 1)), batch(1)
+    logits = np.empty((1, SPEC.num_classes), np.float32)
+    for trace in (False, True):
+        with Runtime.open(toy, plan=key, trace=trace, on_device_lost="replan") as rt:
+            machine.cuda.lose(1)
+            rt.run_into(x.ctypes.data, logits.ctypes.data)
+            check(logits, x)
+            assert len(rt.describe()["lost"]) == 1
+        machine.cuda.reset(devices=3)
+
+
+def test_a_plan_that_was_built_anew_meanwhile_takes_over_as_it_is(
+    machine: Machine, own_toy: Path
+) -> None:
+    key = build(own_toy, "streams", (0, 1))
+    with Runtime.open(own_toy, plan=key, on_device_lost="replan") as rt:
+        other = build(own_toy, "one", (0,))
+        files = read_plan(Deployment.open(own_toy), other)
+        with Deployment.edit(own_toy) as txn:  # another placement under the same key
+            for name in (*files.plan.engines.values(), "canary.npz", "build.json"):
+                source = files.engines["all"].parent / name
+                txn.stage(f"plans/{key}/{name}").write_bytes(source.read_bytes())
+            txn.finish_step(f"build:{key}", key="0" * 64, plans={key: {"backend": "tensorrt"}})
+        machine.cuda.lose(1)
+        check(rt(batch(2)), batch(2))
+        assert rt.describe()["placement"]["name"] == "one"
+    machine.cuda.reset(devices=3)
+
+
+@pytest.mark.parametrize("trace", [False, True])
+def test_a_kernel_that_faults_on_another_gpu_gives_no_logits(
+    machine: Machine, toy: Path, trace: bool
+) -> None:
+    """The GPU with the logits may well go on; what it then computes must not be handed over."""
+    key, x = build(toy, "streams", (0, 1)), batch(1)
+    for seed in range(10):
+        machine.cuda.reset(devices=3, seed=seed)
+        with Runtime.open(toy, plan=key, trace=trace) as rt:
+            check(rt(x), x)
+            stuck = rt._now.executor._slots[0]._elsewhere[0]
+            with rt._now.executor._devices[stuck.device].current():
+                machine.cuda.launch(stuck.handle, lambda: 1 / 0)
+            with pytest.raises(DeviceLostError, match=f"device {stuck.device}"):
+                rt(x)
+    machine.cuda.reset(devices=3)

@@ -211,8 +211,11 @@ class _Build:
             traits=environment["traits"],
         ).digest
         waiting = f"{self.name}: waiting for another process that builds the same engine"
-        self.held.enter_context(self.cache.lock(self.key, lambda: self.on_progress(waiting)))
-        self.found = self.cache.find(self.key)
+        try:
+            self.held.enter_context(self.cache.lock(self.key, lambda: self.on_progress(waiting)))
+            self.found = self.cache.find(self.key)
+        except BackendError as error:  # the engine can be built without it
+            LOGGER.warning("engine %s is built without the cache: %s", self.name, error)
         if self.found is not None:
             self.on_progress(f"{self.name}: found in the cache")
             return ""

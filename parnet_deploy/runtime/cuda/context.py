@@ -44,10 +44,13 @@ class CudaContext:
     (``foreign``) stays theirs.
     """
 
-    __slots__ = ("_held", "foreign", "handle", "health", "ordinal", "raw")
+    __slots__ = ("_held", "foreign", "handle", "health", "number", "ordinal", "raw")
 
-    def __init__(self, ordinal: int, raw: Any, health: Health, *, foreign: bool) -> None:
+    def __init__(
+        self, ordinal: int, raw: Any, health: Health, *, foreign: bool, number: int = 0
+    ) -> None:
         self.ordinal, self.raw, self.health, self.foreign = ordinal, raw, health, foreign
+        self.number = number  # unique id of a foreign one
         self.handle = int(raw)
         self._held = not foreign
 
@@ -172,10 +175,20 @@ class CudaGuard:
             if status:
                 raise context.failed("cuCtxPushCurrent", status)
             self._before = before
-        self._outer, _inside.context = _inside.context, context
+        try:
+            self._outer = _inside.context
+            _inside.context = context
+        except BaseException:  # a signal handler's: the caller's context is what it was
+            self.__exit__()
+            raise
 
     def __exit__(self, *error: object) -> None:
-        _inside.context = self._outer
+        try:
+            _inside.context = self._outer
+        finally:
+            self._pop_if_pushed()
+
+    def _pop_if_pushed(self) -> None:
         if self._before != self._context.handle:
             _pop()
 

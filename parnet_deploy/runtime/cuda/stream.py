@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from cuda.bindings import driver
 
-from ...errors import BackendError, DeviceLostError, DeviceUnavailableError
+from ...errors import BackendError, DeviceLostError, DeviceUnavailableError, InputError
 from ..device import Event
-from .context import ClosedContext, CudaContext
+from .context import ClosedContext, CudaContext, Health
 from .driver import ask
 
 if TYPE_CHECKING:
     from .trace import Tracer
 
 DEFAULT_STREAMS = {0: 1, 1: 1, 2: 2}
+_NEVER_CAPTURING = (0, 1)
 """Handles that name the default stream of whatever context is current: legacy (0 and 1) and that
 of the thread (2). 0 becomes 1, so that it means the same however cuda.bindings was set up."""
 
@@ -122,6 +123,16 @@ class CudaStream:
         """See ``device.Stream``. The GIL is released meanwhile."""
         self.context.call(_synchronize, self.raw)
 
+    def check(self) -> None:
+        """Raise what has gone wrong so far, without waiting.
+
+        Raises:
+            DeviceLostError: The device is lost.
+            ExecutionError: Another error of the stream.
+        """
+        if isinstance(self.context, CudaContext):
+            self.context.ready(driver.cuStreamQuery, self.raw)
+
     def traced(self, op: str, name: str) -> AbstractContextManager[None]:
         """A ``with`` around what is enqueued as one operation; timed if the device traces."""
         return _NOTHING if self._tracer is None else self._tracer.bracket(self, op, name)
@@ -153,7 +164,7 @@ def borrow(primary: CudaContext, handle: int, known: dict[int, CudaContext]) -> 
     Args:
         primary: The context of the device.
         handle: Raw handle. A default stream belongs to the context that is current in the calling
-            thread, or to the primary one if none is.
+            thread, or to the primary one if none of this device is.
         known: Foreign contexts met before, by their unique id; grows.
 
     Raises:
@@ -162,25 +173,38 @@ def borrow(primary: CudaContext, handle: int, known: dict[int, CudaContext]) -> 
     if primary.health.lost is not None:
         raise DeviceLostError(primary.health.lost, primary.ordinal)
     raw = driver.CUstream(DEFAULT_STREAMS.get(handle, handle))
+    context = primary
     if handle in DEFAULT_STREAMS:
         status, found = driver.cuCtxGetCurrent()
-        found = found if int(found or 0) else primary.raw
+        if not status and int(found or 0) not in (0, primary.handle):
+            current = _foreign(primary, found, known)
+            context = current if current.ordinal == primary.ordinal else primary
     else:
         status, found = driver.cuStreamGetCtx(raw)
+        if not status and int(found) != primary.handle:
+            context = _foreign(primary, found, known)
     if status:
         raise primary.failed("cuStreamGetCtx", status)
-    context = primary if int(found) == primary.handle else _foreign(primary, found, known)
     if context.ordinal != primary.ordinal:
         raise DeviceUnavailableError(
             f"stream {handle:#x}: got one of device {context.ordinal}, expected device "
             f"{primary.ordinal}, which computes the logits. Give a stream of that device."
         )
+    if handle not in _NEVER_CAPTURING:
+        with context.guard():
+            status, capturing = driver.cuStreamIsCapturing(raw)
+        if status or capturing:
+            raise InputError(
+                f"stream {handle:#x}: got one that is being captured, expected one that runs: a "
+                "graph of the caller would use our buffers beside other calls. End the capture."
+            )
     return CudaStream(context, raw, label=f"stream {handle:#x}", owned=False)
 
 
 def is_alive(context: CudaContext) -> bool:
-    """Whether a foreign context still exists. CUDA refuses the handle of one that does not."""
-    return not driver.cuCtxPushCurrent(context.raw)[0] and not driver.cuCtxPopCurrent()[0]
+    """Whether a foreign context still exists, and not another one with its handle."""
+    status, number = driver.cuCtxGetId(context.raw)
+    return not status and int(number) == context.number
 
 
 def _foreign(primary: CudaContext, raw: Any, known: dict[int, CudaContext]) -> CudaContext:
@@ -191,7 +215,7 @@ def _foreign(primary: CudaContext, raw: Any, known: dict[int, CudaContext]) -> C
     number = int(ask(driver.cuCtxGetId, raw, device=primary.ordinal))
     context = known.get(number)
     if context is None:
-        context = CudaContext(-1, raw, primary.health, foreign=True)
+        context = CudaContext(-1, raw, Health(), foreign=True, number=number)
         context.ordinal = int(context.call(driver.cuCtxGetDevice))
         known[number] = context
     return context

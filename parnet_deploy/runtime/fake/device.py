@@ -81,6 +81,10 @@ class FakeStream:
         """See ``device.Stream``."""
         self.owner.simulator.synchronize(self.queue)
 
+    def check(self) -> None:
+        """See ``device.Stream``. Only a lost device is known before somebody synchronises."""
+        self.owner.simulator.check(self.device)
+
     def close(self) -> None:
         """See ``device.Stream``."""
         if self._owned:

@@ -8,6 +8,7 @@ shapes run. Contexts of one slot never run at the same time and share scratch me
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -77,6 +78,7 @@ class TensorRtEngine:
         self._scratch_bytes = scratch_bytes(engine)
         self._scratch: dict[int, Buffer] = {}
         self._setup: CudaStream | None = None  # profiles are set in a stream
+        self._binding = threading.Lock()  # an engine makes one context at a time
 
     def bind(self, tensors: Mapping[str, Tensor], slot: int) -> TensorRtBinding:
         """See ``device.Engine``.
@@ -85,17 +87,18 @@ class TensorRtEngine:
             ExecutionError: TensorRT refuses the shapes or the addresses.
             OutOfMemoryError: The scratch memory of another slot does not fit.
         """
-        scratch = self._slot_scratch(slot)
-        with self._device.current():
-            context = make_context(self._trt, self._engine, name=self._name)
-            binding = TensorRtBinding(context, self._device, self._name)
-            with ExitStack() as undo:
-                undo.callback(binding.close)
-                if scratch is not None:
-                    set_scratch(context, scratch.address, scratch.nbytes)
-                self._set_profile(context, tensors)
-                self._set_tensors(context, tensors)
-                undo.pop_all()
+        # No name but the binding's holds the context: a traceback would keep it beyond its device.
+        with self._binding, self._device.current(), ExitStack() as undo:
+            scratch = self._slot_scratch(slot)
+            binding = TensorRtBinding(
+                make_context(self._trt, self._engine, name=self._name), self._device, self._name
+            )
+            undo.callback(binding.close)
+            if scratch is not None:
+                set_scratch(binding.context, scratch.address, scratch.nbytes)
+            self._set_profile(binding, tensors)
+            self._set_tensors(binding, tensors)
+            undo.pop_all()
         return binding
 
     def enqueue(self, binding: TensorRtBinding, stream: CudaStream) -> None:
@@ -107,6 +110,7 @@ class TensorRtEngine:
         with self._device.current(), stream.traced("run", self._name):
             since = log_position()
             if not binding.context.execute_async_v3(stream.handle):
+                stream.check()  # a lost device says so here
                 what = f"segment {self._name}: got a refusal, expected TensorRT to enqueue it"
                 raise failure(ExecutionError, what, "Try again.", since=since)
 
@@ -127,7 +131,7 @@ class TensorRtEngine:
             self._scratch[slot] = self._device.allocate(self._scratch_bytes)
         return self._scratch.get(slot)
 
-    def _set_profile(self, context: Any, tensors: Mapping[str, Tensor]) -> None:
+    def _set_profile(self, binding: TensorRtBinding, tensors: Mapping[str, Tensor]) -> None:
         """Select the narrowest profile that has these shapes, and wait until it is in force."""
         count = len(self.tensors[self.inputs[0]].profiles)
         fitting = [index for index in range(count) if self._profile_has(index, tensors)]
@@ -139,7 +143,7 @@ class TensorRtEngine:
             )
         if self._setup is None:
             self._setup = self._device.create_stream(0)
-        set_profile(context, fitting[0], self._setup.handle)
+        set_profile(binding.context, fitting[0], self._setup.handle)
         self._setup.synchronize()
 
     def _profile_has(self, index: int, tensors: Mapping[str, Tensor]) -> bool:
@@ -152,19 +156,21 @@ class TensorRtEngine:
                 return False
         return True
 
-    def _set_tensors(self, context: Any, tensors: Mapping[str, Tensor]) -> None:
+    def _set_tensors(self, binding: TensorRtBinding, tensors: Mapping[str, Tensor]) -> None:
         since = log_position()
-        done = all(context.set_input_shape(name, tensors[name].shape) for name in self.inputs)
+        done = all(
+            binding.context.set_input_shape(name, tensors[name].shape) for name in self.inputs
+        )
         done = done and all(
-            context.set_tensor_address(name, tensors[name].buffer.address)
+            binding.context.set_tensor_address(name, tensors[name].buffer.address)
             for name in (*self.inputs, *self.outputs)
         )
-        missing = list(context.infer_shapes()) if done else []
+        missing = list(binding.context.infer_shapes()) if done else []
         if not done or missing:
             what = f"segment {self._name}: got a refusal of {missing or 'shapes or addresses'}"
             raise failure(ExecutionError, f"{what}, expected them to fit", _REBUILD, since=since)
         for name in self.outputs:
-            shape = tuple(context.get_tensor_shape(name))
+            shape = tuple(binding.context.get_tensor_shape(name))
             if shape != tensors[name].shape:
                 raise ExecutionError(
                     f"segment {self._name}, tensor {name}: got shape {shape} from the engine, "
@@ -215,10 +221,12 @@ def _load(trt: Any, path: Path, segment: Segment, device: CudaDevice) -> TensorR
         OutOfMemoryError: Its weights do not fit.
     """
     with device.current():
-        runtime = make_runtime(trt)
-        engine = load_engine(trt, runtime, path.read_bytes(), name=f"{path}")
         return TensorRtEngine(
-            trt=trt, runtime=runtime, engine=engine, segment=segment, device=device
+            trt=trt,
+            runtime=(runtime := make_runtime(trt)),
+            engine=load_engine(trt, runtime, path.read_bytes(), name=f"{path}"),
+            segment=segment,
+            device=device,
         )
 
 
