@@ -47,7 +47,7 @@ $(BIN)/python:
 $(READY): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV): a minute, or several on a slow line (PyTorch is large)."
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet \
-		-c constraints.txt -e '.[$(EXTRAS)]'
+		-c constraints.txt --config-settings editable_mode=compat -e '.[$(EXTRAS)]'
 	@touch $@
 
 # TensorRT's Python bindings (1 MB each, no TensorRT and no GPU in them), which tests compare with.

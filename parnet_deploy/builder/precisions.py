@@ -66,7 +66,7 @@ def find_sources(deployment: Deployment, backend: str, precision: str) -> tuple[
         lower = [_source(backend, name) for name in ("fp16", "int8")]
         there = [s for s in lower if s is not None and s.step in deployment.steps]
         if not there:
-            raise _not_calibrated(deployment, "any lower precision that passed its gates")
+            raise _not_calibrated(deployment, "graphs in lower precision", "IMAGES")
         return (FLOAT32, *there)
     source = _source(backend, precision)
     if source is None:
@@ -75,7 +75,8 @@ def find_sources(deployment: Deployment, backend: str, precision: str) -> tuple[
             f"expected backend {' or '.join(_INT8)}. Leave out --backend, or use --precision fp16."
         )
     if source is not FLOAT32 and source.step not in deployment.steps:
-        raise _not_calibrated(deployment, source.folder)
+        target = source.folder.removeprefix("onnx-")
+        raise _not_calibrated(deployment, source.folder, f"IMAGES --precision {target}")
     return (source,)
 
 
@@ -116,8 +117,8 @@ def _source(backend: str, precision: str) -> Source | None:
     )
 
 
-def _not_calibrated(deployment: Deployment, wanted: str) -> DeploymentError:
+def _not_calibrated(deployment: Deployment, wanted: str, arguments: str) -> DeploymentError:
     return DeploymentError(
-        f"deployment {deployment.path}: got no {wanted}, expected graphs in lower precision. "
-        "Run: parnet-deploy calibrate IMAGES."
+        f"deployment {deployment.path}: got no {wanted}, expected some that passed their gates. "
+        f"Run: parnet-deploy calibrate {arguments}."
     )

@@ -58,6 +58,7 @@ def verify_to_deployment(
             "or run the step again that makes them."
         )
     report: dict[str, Any] = {"artifacts": len(deployment.artifacts), "plans": {}}
+    not_compared = report["not_compared"] = []  # with the given images
     for key in plans if plans is not None else order_plans(deployment, simulated=True):
         on_stage(f"verifying plan {key}")
         files = read_plan(deployment, key)
@@ -69,7 +70,9 @@ def verify_to_deployment(
         with Runtime.open(directory, plan=key) as runtime:
             image, logits, batch = reference.image, reference.logits, runtime.max_batch
             checks += verify_whole(runtime, image, logits, max_batch=batch, tolerance=limit)
-            if images is not None and trained is not None and source is FLOAT32:
+            if images is not None and source is not FLOAT32:
+                not_compared.append(key)
+            elif images is not None and trained is not None:
                 checks.append(_verify_images(runtime, images, trained))
         report["plans"][key] = [check.to_json() for check in checks]
         _require(checks, key)

@@ -196,7 +196,8 @@ def _gates(target: str, given: Mapping[str, float | None]) -> Gates:
 
     base = FLOAT16_GATES if target == "fp16" else Gates()
     values = {field.name: getattr(base, field.name) for field in fields(base)}
-    return Gates(**values | {name: value for name, value in given.items() if value is not None})
+    asked = {name: value for name, value in given.items() if value is not None}
+    return Gates(**values | asked | {"exact": tuple(asked)})
 
 
 def _data_options(directory: Path, images: Sequence[Path], more: Mapping[str, Any]) -> DataOptions:

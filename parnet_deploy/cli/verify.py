@@ -25,7 +25,8 @@ Examples:
   parnet-deploy verify digits --images calibration/digits/eval
 
 \b
-JSON: deployment, name, skipped, images (count, compared, why_not), report (artifacts, plans: per
+JSON: deployment, name, skipped, images (count, compared, why_not), report (artifacts,
+not_compared: plans that images say nothing about, plans: per
 plan its checks with error, tolerance, passed).
 
 \b
@@ -62,18 +63,29 @@ def command(
         result = verify_to_deployment(
             directory, plans=plans or None, images=arrays, trained=trained, on_stage=report
         )
+    lower = result.report["not_compared"]
     document = {
         "deployment": str(directory),
         "name": directory.name,
         "skipped": result.skipped,
         "images": {
             "count": 0 if arrays is None else len(arrays),
-            "compared": trained is not None and arrays is not None,
-            "why_not": why_not,
+            "compared": trained is not None and arrays is not None and not lower,
+            "why_not": why_not or _lower_text(lower),
         },
         "report": result.report,
     }
-    common.output.result(document, *_draw(common, result, why_not))
+    common.output.result(document, *_draw(common, result, why_not or _lower_text(lower)))
+
+
+def _lower_text(plans: Sequence[str]) -> str | None:
+    """Why images say nothing about plans in lower precision."""
+    if not plans:
+        return None
+    return (
+        f"{', '.join(plans)}: in lower precision, where single answers may differ; what its gates "
+        "found on images is in reports/precision-*.html"
+    )
 
 
 def load_images(directory: Path, paths: Sequence[Path]) -> Images | None:

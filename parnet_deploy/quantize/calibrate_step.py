@@ -21,7 +21,7 @@ from ..errors import DeploymentError, InputError, SpecError
 from ..preprocess import Preprocessing
 from ..spec import IMAGE, ModelSpec
 from ..steps import Progress, write_report
-from .calibration_set import MIN_IMAGES, LoadedSet
+from .calibration_set import MIN_IMAGES, LoadedSet, check_varied
 from .observe import Observed, count_clipped, observe, open_observed
 from .ranges import DEFAULT_PERCENTILE, METHODS, Histogram, Method, choose_range
 from .table import TABLE, CalibrationTable, TensorRange, graphs_digest, read_table
@@ -174,6 +174,7 @@ def _check_images(deployment: Deployment, images: LoadedSet) -> None:
             f"{images.name} images: got {len(images)}, expected at least {MIN_IMAGES}. "
             "Add more images of the kind that the network will see."
         )
+    check_varied(images, f"{images.name} images")
     size = deployment.input_size
     channels, height, width = images.images.shape[1:]
     if size is not None:

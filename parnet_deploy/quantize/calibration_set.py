@@ -21,6 +21,7 @@ from ..preprocess import Preprocessing, find_images, load_image
 from ..spec import ModelSpec
 
 MIN_IMAGES = 16  # fewer say nothing about a range
+MIN_EVALUATED = 8  # fewer prove nothing: two may always differ
 MEMORY_BYTES = 1 << 30  # what the prepared images of one set may take
 ARRAY_SUFFIX = ".npy"
 CSV_COLUMNS = ("file", "label")
@@ -254,3 +255,19 @@ def _class(label: str | None, number: dict[str, int], where: str) -> int:
             "Correct that line."
         )
     return number[text]
+
+
+def check_varied(found: LoadedSet, where: str) -> None:
+    """Refuse a set that is one image many times, or images of one colour.
+
+    Raises:
+        InputError: It says nothing about a range, and nothing about an answer.
+    """
+    images = found.images
+    spread = max(float(np.ptp(image)) for image in images)
+    same = all(np.array_equal(image, images[0]) for image in images[1:])
+    if same or spread == 0:
+        raise InputError(
+            f"{where}: got {'the same image' if same else 'one colour'} {len(images)} times, "
+            "expected images of the kind that the network will see."
+        )

@@ -8,7 +8,7 @@ or more, and every kernel that saturated had 20 dB or fewer, sometimes with no a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..errors import CheckFailedError, SpecError
@@ -27,6 +27,9 @@ class Gates:
     emulation of the same graph: a gap means that the kernels saturate on this processor.
     ``max_clipped`` is the largest share of all values on held-out images that the ranges may cut
     off: more means that calibration saw images of another kind.
+
+    ``exact`` names limits that hold as they are. The others allow for small sets: two images may
+    always be lost, or answered otherwise.
     """
 
     max_drop_points: float = 1.0
@@ -38,17 +41,30 @@ class Gates:
     max_kernel_gap_db: float = 3.0
     min_kernel_agreement: float = 0.995
     max_clipped: float = 0.02
+    exact: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name in LIMITS:
+            value = getattr(self, name)
+            low, high = _RANGES.get(name, (-MAX_LIMIT, MAX_LIMIT))
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not abs(value) <= MAX_LIMIT:  # NaN is no limit either
-                raise SpecError(f"gate {field.name}: got {value!r}, expected a number.")
+            if not number or not low <= value <= high:  # NaN is no limit either
+                expected = f"{low:g} to {high:g}" if name in _RANGES else "a number"
+                raise SpecError(f"gate {name}: got {value!r}, expected {expected}.")
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return asdict(self)
+        return {**asdict(self), "exact": list(self.exact)}
+
+    def few(self, name: str, images: int) -> float:
+        """The share of a set that may always differ, whatever the limit of this name says."""
+        return 0.0 if name in self.exact else MIN_LOST_IMAGES / images
+
+
+LIMITS = tuple(item.name for item in fields(Gates) if item.name != "exact")
+_SHARES = ("min_agreement", "min_noisy_agreement", "min_kernel_agreement", "max_clipped")
+_POINTS = ("max_drop_points", "max_noisy_drop_points")
+_RANGES = {name: (0.0, 1.0) for name in _SHARES} | {name: (0.0, 100.0) for name in _POINTS}
 
 
 FLOAT16_GATES = Gates(min_sqnr_db=40.0, min_noisy_sqnr_db=35.0, min_agreement=0.99)
@@ -129,13 +145,13 @@ def check_gates(measured: Measured, gates: Gates) -> tuple[Check, ...]:
         noisy = name == NOISY
         if not found.finite:
             checks.append(_most(f"{name} logits that are NaN or Inf", 1, 0, "or more"))
-        few = MIN_LOST_IMAGES / found.images
         drop = found.drop_points
         if drop is not None:
-            limit = gates.max_noisy_drop_points if noisy else gates.max_drop_points
-            limit = max(limit, 100 * few)
+            which = "max_noisy_drop_points" if noisy else "max_drop_points"
+            limit = max(getattr(gates, which), 100 * gates.few(which, found.images))
             checks.append(_most(f"{name} accuracy drop", drop, limit, "points"))
-        low = min(gates.min_noisy_agreement if noisy else gates.min_agreement, 1 - few)
+        which = "min_noisy_agreement" if noisy else "min_agreement"
+        low = min(getattr(gates, which), 1 - gates.few(which, found.images))
         checks.append(_least(f"{name} agreement", found.agreement, low, "share"))
         low = gates.min_noisy_sqnr_db if noisy else gates.min_sqnr_db
         checks.append(_least(f"{name} logit SQNR", found.sqnr_db, low, "dB"))
@@ -162,7 +178,7 @@ def require(checks: tuple[Check, ...], what: str) -> None:
     failed = [str(check) for check in checks if not check]
     if failed:
         raise CheckFailedError(
-            f"{what}: {'; '.join(failed)}. Nothing was published. Calibrate on images of the kind "
+            f"{what}: {'; '.join(failed)}. It was not published. Calibrate on images of the kind "
             "that the network will see, or change the limits: parnet-deploy calibrate --help."
         )
 

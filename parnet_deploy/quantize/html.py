@@ -10,6 +10,7 @@ body{font:14px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding
 color:#222;background:#fff}
 table{border-collapse:collapse}td,th{text-align:left;padding:.15rem .8rem .15rem 0;
 border-bottom:1px solid #ddd;vertical-align:top}
+section{overflow-x:auto}h1,h2{position:sticky;left:0}
 svg text{font-size:11px;fill:currentColor}.bar{fill:#3b6ea5}.kept{fill:#c98b2b}.cut{fill:#c0392b}
 figure{display:inline-block;margin:.5rem 1rem .5rem 0}figcaption{font-size:12px}
 @media(prefers-color-scheme:dark){body{color:#ddd;background:#161616}td,th{border-color:#444}}
@@ -21,6 +22,7 @@ def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
     parts = [f"<section><h2>{escape(head)}</h2>{body}</section>" for head, body in sections]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
         f"<body><h1>{escape(title)}</h1>{''.join(parts)}</body></html>\n"
     )

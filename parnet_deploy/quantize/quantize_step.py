@@ -13,14 +13,14 @@ import onnx
 
 from .. import __version__
 from ..deployment import Deployment, step_key
-from ..errors import DeploymentChangedError, SpecError
+from ..errors import DeploymentChangedError, InputError, SpecError
 from ..machine.describe import describe_machine
 from ..measure import alternate, compare_latency
 from ..reference import Reference
 from ..spec import LOGITS
 from ..steps import Progress, StepResult, skipped, write_report
 from .calibrate_step import Calibration, load_graphs, read_calibration
-from .calibration_set import LoadedSet
+from .calibration_set import MIN_EVALUATED, LoadedSet, check_varied
 from .chain import ChainOptions, PartChain
 from .convert import KERNELS_HERE, Converter, Layer, list_layers
 from .evaluate import Network, layer_sqnr, measure, reference_logits, sensitivity
@@ -68,6 +68,7 @@ def quantize_to_deployment(
     key = _step_key(deployment, sets, options, ranges.table)
     if deployment.is_current(step, key):
         return skipped(directory, report_name(options.target))
+    _check_sets(sets)
     work = _Work.open(deployment, sets, options, ranges, on_stage)
     require((check_clipped(work.clipped, options.limits),), f"precision {options.target}")
     log = SearchLog.of(directory, options.target, key)
@@ -85,7 +86,7 @@ def quantize_to_deployment(
                 f"deployment {directory}: other graphs were exported while these were quantized. "
                 "Run: parnet-deploy calibrate."
             )
-        if not now.is_current("calibrate", ranges.key):
+        if not now.is_current("calibrate", ranges.key) and not _others_use(now, options.target):
             replace(ranges, current=False).stage(txn)
         for name, model in lowered.items():
             data = model.SerializeToString(deterministic=True)
@@ -163,6 +164,7 @@ class _Work:
             sensitivity=self._sensitivity,
             log=log,
             min_share=self.options.min_share if self.options.search else 1.0,
+            least=self.options.min_share,
             tell=self.on_stage,
         )
 
@@ -242,6 +244,26 @@ class _Work:
         image = self.sets[CLEAN].images[:1]
         chain = PartChain(self.deployment.spec, lowered, ChainOptions(emulate=True))
         return Reference(image=np.ascontiguousarray(image), logits=chain.run(image)[LOGITS])
+
+
+def _others_use(deployment: Deployment, target: str) -> bool:
+    """Whether float16, which needs no ranges, would replace those that made INT8 graphs."""
+    return target == "fp16" and any(step.startswith("quantize:int8") for step in deployment.steps)
+
+
+def _check_sets(sets: Mapping[str, LoadedSet]) -> None:
+    """Refuse sets that prove nothing.
+
+    Raises:
+        InputError: Too few images, or all of them the same.
+    """
+    for name, found in sets.items():
+        if len(found) < MIN_EVALUATED:
+            raise InputError(
+                f"{name} images to evaluate on: got {len(found)}, expected at least "
+                f"{MIN_EVALUATED}. Give more images, or name others by --eval."
+            )
+        check_varied(found, f"{name} images to evaluate on")
 
 
 def _limit(options: QuantizeOptions) -> int:

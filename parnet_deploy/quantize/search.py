@@ -48,6 +48,7 @@ class Search:
         sensitivity: Measures the layers that are not in what is known yet.
         log: Where progress is kept, to go on after an interruption.
         min_share: Where the search gives up.
+        least: What must be in low precision from the start.
         tell: Called with a line about each step.
     """
 
@@ -58,6 +59,7 @@ class Search:
     sensitivity: Callable[[SearchLog], dict[str, float]]
     log: SearchLog
     min_share: float = MIN_SHARE
+    least: float = MIN_SHARE
     tell: Tell = lambda text: None
 
     def run(self) -> Found:
@@ -67,6 +69,8 @@ class Search:
             CheckFailedError: They do not pass while it is still worth it.
         """
         keep = [layer.name for layer in self.layers if layer.name in self.fixed]
+        if share(self.layers, keep) < self.least:
+            raise self._given_up(["so many layers do not fit it, or were kept out of it"], keep)
         found, failed = self._try(keep)
         if found is not None:
             return found
@@ -85,7 +89,7 @@ class Search:
         """Evaluate, unless an interrupted search knows that it fails; what failed."""
         failed = self.log.failed(keep)
         if failed is not None:
-            self._tell(keep, f"failed before the interruption ({failed[0]})")
+            self._tell(keep, f"known to fail from an earlier run ({failed[0]})")
             return None, failed
         measured = self.evaluate(keep)
         checks = self.judge(measured)
@@ -117,7 +121,7 @@ class Search:
         return CheckFailedError(
             f"precision search: with {_count(keep)} back in float32 and {left:.0%} of the "
             f"work in low precision (at least {self.min_share:.0%} must stay): "
-            f"{'; '.join(failed)}. Nothing was published. Calibrate on images of the kind that "
+            f"{'; '.join(failed)}. It was not published. Calibrate on images of the kind that "
             "the network will see, or change the limits: parnet-deploy calibrate --help."
         )
 

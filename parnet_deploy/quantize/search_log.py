@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..storage.names import SEARCH_PREFIX
+from .metrics import MAX_DB
 
 
 class SearchLog:
@@ -85,7 +86,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_DB
 
 
 def _is_step(value: object) -> bool:

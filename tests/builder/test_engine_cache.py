@@ -181,3 +181,11 @@ def test_second_holder_of_a_key_waits(cache: EngineCache) -> None:
             assert waiting.wait(LIMIT_S)
             assert not done.done()
         done.result(LIMIT_S)
+
+
+def test_an_entry_of_another_graph_is_not_taken(cache: EngineCache, plan: Path) -> None:
+    cache.store(KEY, plan, {**RECORD, "graph_sha256": "aa"})
+    assert cache.find(KEY, "aa") is not None
+    assert cache.find(KEY, "bb") is None
+    cache.store(KEY, plan, ["no record"])
+    assert cache.find(KEY) is None

@@ -111,3 +111,34 @@ def test_a_score_counts_answers() -> None:
     assert found.reference_accuracy == 0.75
     assert found.accuracy == 0.5
     assert found.drop_points == 25
+
+
+def test_a_limit_of_the_user_has_no_allowance_for_small_sets() -> None:
+    small = scored(images=40, agreement=0.95, accuracy=0.86, reference_accuracy=0.905)
+    assert failed(clean=small, noisy=small) == []
+    exact = Gates(
+        min_agreement=1,
+        min_noisy_agreement=1,
+        max_drop_points=0,
+        max_noisy_drop_points=0,
+        exact=("min_agreement", "min_noisy_agreement", "max_drop_points", "max_noisy_drop_points"),
+    )
+    assert failed(clean=small, noisy=small, gates=exact) == [
+        "clean accuracy drop",
+        "clean agreement",
+        "noisy accuracy drop",
+        "noisy agreement",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("max_clipped", 2, "0 to 1"),
+        ("min_agreement", 97, "0 to 1"),
+        ("max_drop_points", -1, "0 to"),
+    ],
+)
+def test_a_limit_that_would_switch_its_gate_off_is_refused(name, value, expected) -> None:
+    with pytest.raises(SpecError, match=f"gate {name}: got {value}, expected {expected}"):
+        Gates(**{name: value})

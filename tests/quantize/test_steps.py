@@ -19,7 +19,7 @@ from parnet_deploy.input_size import InputSize
 from parnet_deploy.quantize import quantize_step
 from parnet_deploy.quantize.calibrate_step import CalibrateOptions, calibrate, read_calibration
 from parnet_deploy.quantize.calibration_set import LoadedSet
-from parnet_deploy.quantize.convert import TARGETS
+from parnet_deploy.quantize.convert import TARGETS, list_layers
 from parnet_deploy.quantize.gates import Gates
 from parnet_deploy.quantize.options import QuantizeOptions, report_name
 from parnet_deploy.quantize.quantize_step import quantize_to_deployment
@@ -198,7 +198,7 @@ def test_the_search_puts_harmful_layers_back_until_the_gates_pass(digits, export
 
 def test_the_search_gives_up_when_the_speed_is_gone(digits, exported) -> None:
     before = files_of(exported)
-    with pytest.raises(CheckFailedError, match=r"at least 50% must stay.*Nothing was published"):
+    with pytest.raises(CheckFailedError, match=r"at least 50% must stay.*It was not published"):
         quantize(digits, exported, gates=Gates(min_sqnr_db=120))
     assert files_of(exported) == before
 
@@ -267,10 +267,43 @@ def test_too_few_calibration_images_are_refused(digits, exported) -> None:
 
 
 def test_images_of_another_size_are_refused(digits, exported) -> None:
-    wide = np.zeros((20, 3, 64, 64), np.float32)
+    wide = np.random.default_rng(0).random((20, 3, 64, 64), np.float32)
     images = LoadedSet(name="calibration", images=wide, classes=None, sha256="0")
     with pytest.raises(SpecError, match="input size: got 64x64, expected 32x32"):
         calibrate(exported, images, digits.data.sets["clean"])
+
+
+COLOURS = np.arange(20, dtype=np.float32)[:, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda images: images[:1].repeat(20, axis=0), "got the same image 20 times"),
+        (lambda images: images[:20] * 0 + COLOURS, "got one colour 20 times"),
+    ],
+)
+def test_images_that_prove_nothing_are_refused(digits, exported, change, message) -> None:
+    before = files_of(exported)
+    images = digits.data.calibration
+    flat = replace(images, images=np.ascontiguousarray(change(images.images)))
+    with pytest.raises(InputError, match=f"calibration images: {message}"):
+        calibrate(exported, flat, digits.data.sets["clean"])
+    sets = {"clean": replace(flat, classes=None)}
+    with pytest.raises(InputError, match=f"clean images to evaluate on: {message}"):
+        quantize_to_deployment(exported, sets, calibration=digits.calibration)
+    few = {"clean": replace(images, images=images.images[:7], classes=None)}
+    with pytest.raises(InputError, match="images to evaluate on: got 7, expected at least 8"):
+        quantize_to_deployment(exported, few, calibration=digits.calibration)
+    assert files_of(exported) == before
+
+
+def test_a_precision_in_which_next_to_nothing_would_run_is_refused(digits, exported) -> None:
+    before = files_of(exported)
+    layers = [layer.name for layer in list_layers(Deployment.open(exported).spec, (32, 32))]
+    with pytest.raises(CheckFailedError, match=r"0% of the work in low precision.*were kept out"):
+        quantize(digits, exported, keep=tuple(layers))
+    assert files_of(exported) == before
 
 
 def test_nan_on_the_way_names_tensor_and_images(digits, exported) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -200,3 +204,16 @@ class TestErrors:
 
     def test_out_of_memory_is_its_own_error(self):
         assert ERRORS[0][1:] == (OutOfMemoryError, OutOfMemoryError)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
+def test_telemetry_is_off_before_the_library_is_loaded(given, expected):
+    program = "import parnet_deploy.runtime.onnxruntime.cpu, os; print(os.environ[NAME])"
+    environment = {
+        key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"
+    }
+    if given is not None:
+        environment["ORT_DISABLE_TELEMETRY"] = given
+    command = [sys.executable, "-c", program.replace("NAME", "'ORT_DISABLE_TELEMETRY'")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected

@@ -213,7 +213,7 @@ class _Build:
         waiting = f"{self.name}: waiting for another process that builds the same engine"
         try:
             self.held.enter_context(self.cache.lock(self.key, lambda: self.on_progress(waiting)))
-            self.found = self.cache.find(self.key)
+            self.found = self.cache.find(self.key, self.identity["graph_sha256"])
         except BackendError as error:  # the engine can be built without it
             LOGGER.warning("engine %s is built without the cache: %s", self.name, error)
         if self.found is not None:

@@ -54,13 +54,21 @@ class EngineCache:
         home = os.environ.get("XDG_CACHE_HOME")
         return cls((Path(home) if home else Path.home() / ".cache") / "parnet_deploy")
 
-    def find(self, key: str) -> CachedEngine | None:
-        """The engine of this key; None if there is none, or it is damaged (which is logged)."""
+    def find(self, key: str, graph_sha256: str | None = None) -> CachedEngine | None:
+        """The engine of this key; None if there is none, or it is damaged (which is logged).
+
+        Args:
+            key: From ``EngineKey``.
+            graph_sha256: Of the graph, with which the record must agree; None: it is not known.
+        """
         plan, about = self._files(key)
         try:
             found = unseal(about.read_bytes(), f"cache entry {key}", schema_version=CACHE_SCHEMA)
-            if (found["plan_sha256"], found["plan_bytes"]) == hash_file(plan):
-                return CachedEngine(plan=plan, record=found["record"])
+            record = found["record"]
+            own = isinstance(record, Mapping)
+            own = own and graph_sha256 in (None, record.get("graph_sha256"))
+            if own and (found["plan_sha256"], found["plan_bytes"]) == hash_file(plan):
+                return CachedEngine(plan=plan, record=record)
         except FileNotFoundError:
             return None
         except (OSError, KeyError, DeploymentError) as error:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STREAMS = {0: 1, 1: 1, 2: 2}
 _NEVER_CAPTURING = (0, 1)
+_NO_STREAM = (1, 400, 709)  # CUDA_ERROR_INVALID_VALUE, INVALID_HANDLE, CONTEXT_IS_DESTROYED
 """Handles that name the default stream of whatever context is current: legacy (0 and 1) and that
 of the thread (2). 0 becomes 1, so that it means the same however cuda.bindings was set up."""
 
@@ -183,6 +184,11 @@ def borrow(primary: CudaContext, handle: int, known: dict[int, CudaContext]) -> 
         status, found = driver.cuStreamGetCtx(raw)
         if not status and int(found) != primary.handle:
             context = _foreign(primary, found, known)
+    if int(status) in _NO_STREAM:
+        raise InputError(
+            f"stream {handle:#x}: got a handle that the driver does not know, expected a stream "
+            "of this process that still exists."
+        )
     if status:
         raise primary.failed("cuStreamGetCtx", status)
     if context.ordinal != primary.ordinal:
