@@ -121,7 +121,7 @@ class Workshop:
             precision=candidate.precision,
             threads=candidate.threads,
             made={
-                "built": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "built": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
                 "machine": describe_machine(),
                 "parnet_deploy": __version__,
                 "tolerance": self.materials[candidate.precision].source.tolerance,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -95,6 +96,7 @@ def command(
         common.output.note("export is there, skipped")
     with common.output.progress(f"build {directory.name}") as report:
         result = build_to_deployment(directory, options, on_stage=report)
+    _note_default(common, directory, result)
     document = {
         "deployment": str(directory),
         "name": directory.name,
@@ -153,3 +155,16 @@ def _size(report: Mapping[str, Any]) -> str:
     from ..input_size import InputSize
 
     return str(InputSize.from_json(report["input_size"]))
+
+
+def _note_default(common: Common, directory: Path, result: StepResult) -> None:
+    """Say so if this plan is not the one that runs where none is named."""
+    from ..deployment import Deployment
+    from ..runtime.choose import order_plans
+
+    default, plan = order_plans(Deployment.open(directory))[0], result.report["plan"]
+    if default != plan and result.report["backend"] != "fake":
+        common.output.note(
+            f"where no plan is named, {default} runs: it was built later, or on a better backend. "
+            f"Use --plan {plan}, or build it again with --rebuild"
+        )

@@ -225,20 +225,32 @@ def _plans(opened: Deployment) -> list[RenderableType]:
         return ["", Text("no plans: nothing was built yet", style="warn")]
     from ..runtime.choose import order_plans
 
-    found = render.table("plan~", "placement", ">cores", ">devices", ">p50", "built")
-    for key in order_plans(opened, simulated=True):  # the first is what runs by default
+    columns = ("plan~", "placement", ">cores", ">devices", ">p50", "built", "")
+    found = render.table(*columns)
+    default = order_plans(opened)[0]
+    for key in order_plans(opened, simulated=True):
         plan = opened.plans[key]
+        on_gpu = plan.get("backend") in ("tensorrt", "onnxruntime-cuda")
         median, threads, built = plan.get("median_ms"), plan.get("threads"), plan.get("built")
         simulated = "simulated" if plan.get("backend") == "fake" else ""
         found.add_row(
             key,
-            Text(render.printable(plan.get("placement", _UNKNOWN))),
-            "all" if threads is None else str(threads),
+            Text(render.printable(_placement(plan))),
+            "" if on_gpu else "all" if threads is None else str(threads),
             ",".join(map(str, plan.get("devices", [_UNKNOWN]))),
             simulated if median is None else render.ms_text(median),
             Text(_UNKNOWN if built is None else _moment(built)),
+            Text(render.OK if key == default else "", style="ok"),
         )
-    return [render.spaced(found)]
+    note = f"{render.OK} runs where no plan is named: the newest of the best backend here"
+    return [render.spaced(found), "", Text(note, style="key")]
+
+
+def _placement(plan: Mapping[str, Any]) -> str:
+    """The placement, and the precision where it is a lower one."""
+    precision = plan.get("precision", "fp32")
+    placement = str(plan.get("placement", _UNKNOWN))
+    return placement if precision == "fp32" else f"{placement}, {precision}"
 
 
 def _artifacts(opened: Deployment, *, files: bool) -> RenderableType:

@@ -125,3 +125,17 @@ def test_rebuild_builds_what_has_not_changed(built, invoke):
     assert "unchanged, nothing to do" in invoke("build", "--placement", "one").stdout
     again = invoke("build", "--placement", "one", "--rebuild")
     assert "built and proved" in again.stdout
+
+
+def test_a_plan_that_does_not_run_by_default_says_so(place_deployment, invoke):
+    place_deployment("exported")
+    assert invoke("build", "--placement", "one").exit_code == 0
+    assert "where no plan is named" not in invoke("build", "--placement", "one").stderr
+    later = invoke("build", "--placement", "streams", "--threads", "1")
+    assert "where no plan is named" not in later.stderr
+    again = invoke("build", "--placement", "one")
+    assert "onnxruntime-fp32-streams-1threads runs: it was built later" in again.stderr
+    assert "Use --plan onnxruntime-fp32-one, or build it again" in again.stderr
+    text = invoke("inspect", "--root", "engines").stdout
+    (marked,) = [line for line in text.splitlines() if line.rstrip().endswith("✓")]
+    assert "streams" in marked
