@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from ..errors import SpecError
+from ..input_size import InputSize
 from ..placement import Placement, one, recompute, streams
 from ..spec import ModelSpec
 from .precisions import FLOAT32
+from .predict import predict
 
 PLACEMENTS = ("auto", "one", "one-aux", "streams", "recompute")
 CPU_PLACEMENTS = ("auto", "one", "streams")
@@ -105,7 +108,8 @@ def device_candidates(
 
     "auto" is one engine, one engine with auxiliary streams, and an engine per stream (stems shared
     or recomputed) on the first device, the first two, and so on. A name alone means all the devices
-    that were asked for. Where a device is named again, streams share it, in lanes of their own.
+    that were asked for. Streams share devices, in lanes of their own, where there are fewer of
+    these: a list that names a device again says which stream goes where, else see ``spread``.
 
     Args:
         spec: The network.
@@ -131,9 +135,31 @@ def device_candidates(
     for count in counts:
         for kind, make in _SEVERAL.items():
             if name in ("auto", kind):
-                placement = make(spec, devices[:count])
+                placement = make(spec, spread(make, spec, devices[:count]))
                 found.append(Candidate(placement=placement, on_cpu=False))
     return tuple(dict.fromkeys(found))
+
+
+def spread(
+    make: Callable[[ModelSpec, Sequence[int]], Placement], spec: ModelSpec, devices: Sequence[int]
+) -> tuple[int, ...]:
+    """The device of each stream: as few multiply-accumulates in a row as these devices allow.
+
+    Args:
+        make: The kind of placement.
+        spec: The network.
+        devices: Ordinals; a list with repetitions, or one for every stream, is taken as it is.
+    """
+    if len(set(devices)) < len(devices) or len(devices) >= spec.streams:
+        return tuple(devices)
+    side = spec.size_multiple
+    size = InputSize(low=(side, side), high=(side, side))
+    ways = (
+        way
+        for way in product(devices, repeat=spec.streams)
+        if tuple(dict.fromkeys(way)) == tuple(devices)  # all of them, and no way twice
+    )
+    return min(ways, key=lambda way: predict(make(spec, way), spec, size).path_macs)
 
 
 def _number(part: str) -> int:

@@ -9,10 +9,13 @@ from parnet_deploy.builder.candidates import (
     PLACEMENTS,
     cpu_candidates,
     device_candidates,
+    spread,
 )
+from parnet_deploy.builder.predict import predict
 from parnet_deploy.errors import SpecError
-from parnet_deploy.placement import check_placement
-from parnet_deploy.spec import RELEASED
+from parnet_deploy.input_size import InputSize
+from parnet_deploy.placement import check_placement, recompute, streams
+from parnet_deploy.spec import RELEASED, ModelSpec
 
 SPEC = RELEASED["parnet-s"]
 
@@ -49,8 +52,8 @@ def test_auto_on_devices_grows_from_one_engine_to_all_of_them() -> None:
         "one, device 0, 2 auxiliary stream(s)",
         "streams, device 0",
         "recompute, device 0",
-        "streams, devices 0,1,0",
-        "recompute, devices 0,1,0",
+        "streams, devices 0,0,1",
+        "recompute, devices 0,0,1",
         "streams, devices 0,1,2",
         "recompute, devices 0,1,2",
     ]
@@ -66,8 +69,8 @@ def test_lanes_on_one_device_are_asked_for_by_naming_it_again() -> None:
 
 def test_a_device_may_have_two_streams_of_three() -> None:
     assert device_labels("auto", (0, 1, 1))[4:] == [
-        "streams, devices 0,1,0",
-        "recompute, devices 0,1,0",
+        "streams, devices 0,0,1",
+        "recompute, devices 0,0,1",
         "streams, devices 0,1,1",
         "recompute, devices 0,1,1",
     ]
@@ -78,11 +81,11 @@ def test_more_devices_than_streams_add_nothing() -> None:
 
 
 def test_a_name_means_all_devices_that_were_asked_for() -> None:
-    assert device_labels("streams", (2, 0)) == ["streams, devices 2,0,2"]
+    assert device_labels("streams", (2, 0)) == ["streams, devices 2,2,0"]
     (candidate,) = device_candidates(SPEC, "streams", (2, 0))
     homes = {name: s.device for s in candidate.placement.segments for name in s.parts}
     assert (homes["stream0"], homes["stream1"], homes["stream2"]) == (2, 0, 2)
-    assert device_labels("recompute", (0, 1)) == ["recompute, devices 0,1,0"]
+    assert device_labels("recompute", (0, 1)) == ["recompute, devices 0,0,1"]
     assert device_labels("one", (2, 1)) == ["one, device 2"]
 
 
@@ -134,3 +137,18 @@ def test_an_unknown_placement_is_answered_with_the_names(make, known) -> None:
 def test_what_only_gpus_can_do_is_refused_on_the_cpu(name: str) -> None:
     with pytest.raises(SpecError, match=f"placement on the CPU: got '{name}', expected one of"):
         cpu_candidates(SPEC, name, threads=None, cores=2)
+
+
+def test_streams_share_devices_so_that_the_longest_way_is_shortest() -> None:
+    spec = RELEASED["parnet-s"]
+    size = InputSize.parse("224")
+    for make in (streams, recompute):
+        assert spread(make, spec, (0, 1, 2)) == (0, 1, 2)
+        assert spread(make, spec, (4, 7)) == (4, 4, 7)
+        assert spread(make, spec, (0, 1, 0)) == (0, 1, 0)  # the user has said which goes where
+        assert spread(make, spec, (3,)) == (3, 3, 3)
+        best = predict(make(spec, spread(make, spec, (0, 1))), spec, size)
+        for way in ((0, 1, 0), (0, 1, 1), (0, 0, 1)):
+            assert best.path_macs <= predict(make(spec, way), spec, size).path_macs
+    four = ModelSpec(planes=(64, 128, 256, 512, 1280), num_blocks=(5, 6, 6, 6, 1), num_classes=10)
+    assert spread(streams, four, (0, 1, 2)) == (0, 1, 0, 2)

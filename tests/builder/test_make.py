@@ -62,8 +62,8 @@ def test_auto_builds_measures_and_keeps_all_of_it(exported, orders) -> None:
         ("one-aux", [0], 2),
         ("streams", [0], 0),
         ("recompute", [0], 0),
-        ("streams", [0, 1, 0], 0),
-        ("recompute", [0, 1, 0], 0),
+        ("streams", [0, 0, 1], 0),
+        ("recompute", [0, 0, 1], 0),
         ("streams", [0, 1, 2], 0),
         ("recompute", [0, 1, 2], 0),
     ]
@@ -115,7 +115,7 @@ def test_a_placement_that_cannot_be_built_is_left_out_with_the_reason(
     assert set(left) == {
         f"{kind}, {where}"
         for kind in ("streams", "recompute")
-        for where in ("device 0", "devices 0,1,0")
+        for where in ("device 0", "devices 0,0,1")
     }
     assert set(left.values()) == {"engine stream1: no tactic for a layer."}
     assert report["placement"]["name"] == "one"
