@@ -84,7 +84,7 @@ def test_a_name_means_all_devices_that_were_asked_for() -> None:
     assert device_labels("streams", (2, 0)) == ["streams, devices 2,2,0"]
     (candidate,) = device_candidates(SPEC, "streams", (2, 0))
     homes = {name: s.device for s in candidate.placement.segments for name in s.parts}
-    assert (homes["stream0"], homes["stream1"], homes["stream2"]) == (2, 0, 2)
+    assert (homes["stream0"], homes["stream1"], homes["stream2"]) == (2, 2, 0)
     assert device_labels("recompute", (0, 1)) == ["recompute, devices 0,0,1"]
     assert device_labels("one", (2, 1)) == ["one, device 2"]
 
