@@ -53,6 +53,7 @@ class Standby:
         self._policy, self._path = policy, path
         self._dead: set[tuple[str, int]] = set()
         self._successors: dict[Opened, Opened] = {}
+        self._hopeless: dict[Opened, DeviceLostError] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -68,6 +69,8 @@ class Standby:
             known = self._successors.get(failed)
             if known is not None or self._closed:
                 return known
+            if failed in self._hopeless:
+                raise DeviceLostError(str(self._hopeless[failed]), self._hopeless[failed].device)
             if self._policy == "refuse" or not isinstance(error, DeviceLostError):
                 return None
             with suppress(BackendError):
@@ -101,9 +104,10 @@ class Standby:
                 if isinstance(reason, DeviceLostError) and reason.device is not None:
                     self._bury(failed.plan, reason)
                 tried.append(f"[{label}] {reason}")
-        raise DeviceLostError(
+        self._hopeless[failed] = DeviceLostError(
             f"{error} Nothing else can answer: {' '.join(tried)}", error.device
-        ) from error
+        )
+        raise self._hopeless[failed] from error
 
     def _bury(self, plan: Plan, error: DeviceLostError) -> None:
         """Remember what is dead: the device that the error names, else all of the plan."""

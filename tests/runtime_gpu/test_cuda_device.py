@@ -14,6 +14,7 @@ from parnet_deploy.errors import (
     BackendError,
     DeviceLostError,
     DeviceUnavailableError,
+    InputError,
     OutOfMemoryError,
 )
 from parnet_deploy.runtime.cuda.device import CudaDevice, open_devices
@@ -284,18 +285,23 @@ class TestBorrowed:
     def test_a_stream_of_another_device(self, pair):
         one, two = pair
         context = foreign_context(1)
-        handles = (two.create_stream(0).handle, int(ok(driver.cuStreamCreate(1))), 0)
+        handles = (two.create_stream(0).handle, int(ok(driver.cuStreamCreate(1))))
         for handle in handles:
             with pytest.raises(
                 DeviceUnavailableError, match="got one of device 1, expected device 0"
             ):
                 one.borrow_stream(handle)
         ok(driver.cuCtxDestroy(context))
-        with two.current(), pytest.raises(DeviceUnavailableError, match="device 1"):
-            one.borrow_stream(0)
+
+    def test_a_default_stream_is_of_this_device_whatever_is_current(self, pair):
+        one, two = pair
+        for handle in (0, 1, 2):
+            with two.current():
+                stream = one.borrow_stream(handle)
+            assert (stream.device, stream.launchable) == (0, True)
 
     def test_a_handle_that_is_no_stream(self, device):
-        with pytest.raises(BackendError, match=r"cuStreamGetCtx on device 0.*INVALID_HANDLE"):
+        with pytest.raises(InputError, match=r"stream 0x12345: got a handle that the driver does"):
             device.borrow_stream(0x12345)
 
 
