@@ -182,7 +182,7 @@ class CudaDevice:
     def locate(self, address: int) -> tuple[int | None, bool]:
         """See ``device.Device``. Memory of every device, not of this one only."""
         with self.context.guard():
-            return pointer_facts(address)
+            return pointer_facts(address, self.ordinal)
 
     def timeline(self) -> tuple[TimelineEntry, ...]:
         """See ``device.Device``. Measured times, on the axis that ``trace.Tracer`` names."""

@@ -176,18 +176,17 @@ def check_ordinal(ordinal: int) -> None:
         )
 
 
-def pointer_facts(address: int) -> PointerFacts:
-    """Where memory of a caller is. Needs a current context (``CudaDevice.current``)."""
+def pointer_facts(address: int, device: int | None = None) -> PointerFacts:
+    """Where memory of a caller is. Needs a current context: ``device`` says whose, for errors."""
     attribute = driver.CUpointer_attribute
     status, kind = driver.cuPointerGetAttribute(attribute.CU_POINTER_ATTRIBUTE_MEMORY_TYPE, address)
     if status == driver.CUresult.CUDA_ERROR_INVALID_VALUE:
         return PointerFacts(None, False)  # the host's own, or nobody's
     if status:
-        raise error_of(status, "cuPointerGetAttribute")
-    device = ask(
-        driver.cuPointerGetAttribute, attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, address
-    )
-    return PointerFacts(int(device), int(kind) == int(driver.CUmemorytype.CU_MEMORYTYPE_DEVICE))
+        raise error_of(status, "cuPointerGetAttribute", device)
+    ordinal = attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+    owner = ask(driver.cuPointerGetAttribute, ordinal, address, device=device)
+    return PointerFacts(int(owner), int(kind) == int(driver.CUmemorytype.CU_MEMORYTYPE_DEVICE))
 
 
 def _describe(status: Any) -> str:
