@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import prod
 from operator import index
 from typing import Any, Literal
 
@@ -86,6 +87,10 @@ class TensorSpec:
         if self.level is None:
             return (self.channels,)
         return (self.channels, height >> self.level, width >> self.level)
+
+    def nbytes(self, batch: int, height: int, width: int) -> int:
+        """Bytes of a batch in float32."""
+        return 4 * batch * prod(self.shape(height, width))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -128,13 +128,8 @@ def best_possible(spec: ModelSpec, size: InputSize, devices: int) -> Bound:
 
 def copied_bytes(placement: Placement, spec: ModelSpec, size: InputSize) -> int:
     """Bytes that cross between devices for one image of the largest size, in float32."""
-    total = 0
-    for name, _, _ in placement.crossings:
-        nbytes = 4
-        for extent in spec.tensors[name].shape(*size.high):
-            nbytes *= extent
-        total += nbytes
-    return total
+    tensors = spec.tensors
+    return sum(tensors[name].nbytes(1, *size.high) for name, _, _ in placement.crossings)
 
 
 def _next(

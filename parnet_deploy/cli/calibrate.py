@@ -129,7 +129,7 @@ def command(
             from ..quantize.options import QuantizeOptions
             from ..quantize.prepare import load_data, resolve_targets
             from ..quantize.quantize_step import quantize_to_deployment
-        from ..machine.describe import probe_gpus
+        from ..machine.gpus import probe_gpus
 
         targets = resolve_targets(precisions, gpu=probe_gpus()[0] > 0)
         data = load_data(directory, _data_options(directory, images, more), on_stage=report)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from .cores import usable_cores
-from .gpus import probe_gpus as probe_gpus
 from .gpus import read_gpus
 
 _ISA = ("avx", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd")

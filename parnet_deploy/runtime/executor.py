@@ -156,8 +156,8 @@ class Executor:
 
         Owns: the caller frees it.
         """
-        (classes,) = self._spec.tensors[LOGITS].shape(*self._size.high)
-        return self.home.allocate(4 * self._max_batch * classes)
+        logits = self._spec.tensors[LOGITS]
+        return self.home.allocate(logits.nbytes(self._max_batch, *self._size.high))
 
     def intake(self, device: int) -> int:
         """Raw handle of a stream of ours, before which producers on a device order their work."""
@@ -192,15 +192,13 @@ class Executor:
 
     def describe(self) -> dict[str, Any]:
         """The program and what it needs, as plain JSON types."""
-        tensors, (height, width) = self._spec.tensors, self._size.high
+        tensors = self._spec.tensors
         modes = [slot.mode for slot in self._slots if slot.mode is not None]
         mode, why_not = worst_mode(*modes) if modes else ("eager", "nothing has run yet")
         copies = []
         for step in self.program.steps:
             if step.op == "copy":
-                nbytes = self._max_batch * 4
-                for extent in tensors[step.name].shape(height, width):
-                    nbytes *= extent
+                nbytes = tensors[step.name].nbytes(self._max_batch, *self._size.high)
                 route = {"from": step.lane.device, "to": step.target, "max_bytes": nbytes}
                 copies.append({"tensor": step.name, **route})
         return {
@@ -223,9 +221,8 @@ class Executor:
         self._closed = True
         with self._closing:
             while len(self._returned) < len(self._slots):
-                self._returned.extend(
-                    map(self._free.get, _ONCE)
-                )  # comes back when its call is done
+                # A slot comes back when its call is done.
+                self._returned.extend(map(self._free.get, _ONCE))
             self._free_slots()
             if self._free.empty():
                 self._free.put(None)  # whoever still waits for a slot learns that there is none

@@ -124,14 +124,17 @@ class Standby:
                 lambda: open_best(Deployment.open(path), self.options, unfit=self._unfit),
             )
 
-    def _left(self, plan: Plan) -> list[int]:
+    def _gone(self, plan: Plan) -> list[int]:
         family = device_family(plan.backend)
-        return [d for d in plan.placement.devices if (family, d) not in self._dead]
+        return [d for d in plan.placement.devices if (family, d) in self._dead]
+
+    def _left(self, plan: Plan) -> list[int]:
+        gone = self._gone(plan)
+        return [d for d in plan.placement.devices if d not in gone]
 
     def _move(self, plan: Plan) -> Plan:
         """The plan on those of its devices that are left."""
-        left = self._left(plan)
-        gone = [device for device in plan.placement.devices if device not in left]
+        left, gone = self._left(plan), self._gone(plan)
         targets = {device: left[i % len(left)] for i, device in enumerate(gone)}
         return replace(plan, placement=remap(plan.placement, targets))
 
@@ -149,6 +152,5 @@ class Standby:
         return replace(opened, about={"path": str(self._path), **opened.about, "skipped": {}})
 
     def _unfit(self, plan: Plan) -> str | None:
-        family = device_family(plan.backend)
-        dead = [d for d in plan.placement.devices if (family, d) in self._dead]
-        return f"it needs device {dead[0]}, which is lost." if dead else None
+        gone = self._gone(plan)
+        return f"it needs device {gone[0]}, which is lost." if gone else None

@@ -301,10 +301,7 @@ class Slot:
         return (batch, *self._tensors[tensor].shape(height, width))
 
     def _tensor_bytes(self, tensor: str, shape: Shape) -> int:
-        total = 4
-        for extent in self._shape(tensor, shape):
-            total *= extent
-        return total
+        return self._tensors[tensor].nbytes(*shape)
 
 
 def _settle(work: Stream | Event) -> None:

@@ -414,7 +414,7 @@ def test_no_driver(fake_gpu: FakeGpu, build: Build, monkeypatch: pytest.MonkeyPa
 
 
 def has_driver() -> bool:
-    script = "from parnet_deploy.machine.describe import probe_gpus; print(probe_gpus()[0])"
+    script = "from parnet_deploy.machine.gpus import probe_gpus; print(probe_gpus()[0])"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )

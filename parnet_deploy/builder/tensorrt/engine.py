@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import tempfile
 import time
 from collections import deque
@@ -26,7 +25,7 @@ from ...errors import (
     MissingExtraError,
     OutOfMemoryError,
 )
-from ...runtime.tensorrt.log import lacks_memory, quote
+from ...runtime.tensorrt.log import LOGGER, lacks_memory, quote
 from ...storage.files import hash_file
 from .cache_key import EngineKey
 from .child import Ended, run_child
@@ -39,7 +38,6 @@ __all__ = ["TensorRtOptions", "build_engine"]
 
 WORKER = "parnet_deploy.builder.tensorrt.worker"
 LOG_KEPT = 20
-LOGGER = logging.getLogger("parnet_deploy.tensorrt")
 
 _ERRORS: dict[str, type[BackendError]] = {
     kind.__name__: kind

@@ -11,7 +11,6 @@ is built again.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import re
 import secrets
@@ -23,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BackendError, DeploymentError
+from ...runtime.tensorrt.log import LOGGER
 from ...storage.document import seal, unseal
 from ...storage.files import fsync_path, hash_file
 from ...storage.lock import POLL_S
 
 CACHE_SCHEMA = 1
-LOGGER = logging.getLogger("parnet_deploy.tensorrt")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,12 @@ Only code of the child process calls this.
 from __future__ import annotations
 
 import hashlib
-import logging
 from pathlib import Path
 from typing import Any
 
+from ...runtime.tensorrt.log import LOGGER
 from .engine_cache import write_file
 
-LOGGER = logging.getLogger("parnet_deploy.tensorrt")
 _DIGEST_BYTES = 32
 
 

@@ -21,7 +21,7 @@ from ...errors import (
     EngineLoadError,
     MissingExtraError,
 )
-from ...machine.describe import probe_gpus
+from ...machine.gpus import probe_gpus
 from .log import failure, log_position, make_logger
 
 MODULES = ("tensorrt", "tensorrt_bindings")
