@@ -9,7 +9,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
 VENV ?= .venv
-EXTRAS ?= cpu,export,dev
+EXTRAS ?= cpu,export,serve,dev
 WORKERS ?= 2
 PYTEST_ARGS ?=
 PYTHON ?= $(shell for python in python3.11 python3 python3.14 python3.13 python3.12 python3.10; do \
@@ -28,7 +28,7 @@ QUIET := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
 # The Python for the tests on a GPU: an image's own will do if it has numpy, pytest and cuda-bindings.
 GPU_PYTHON ?= $(BIN)/python
 
-.PHONY: help install demo test test-all test-gpu gpu-fixtures check lint format bench build clean
+.PHONY: help install demo test test-all test-gpu gpu-fixtures check lint format proto bench build clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -85,6 +85,11 @@ lint: $(READY) ## Style, types and layers
 format: $(READY) ## Let ruff repair what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+PROTOCOL := parnet_deploy/serve/protocol
+proto: $(READY) ## Compile open_inference.proto after a change
+	$(BIN)/python -m grpc_tools.protoc -I$(PROTOCOL) \
+		--descriptor_set_out=$(PROTOCOL)/open_inference.binpb open_inference.proto
 
 build: $(READY) ## Build the wheel and the source distribution into dist/
 	rm -rf build dist

@@ -54,7 +54,7 @@ def test_wheel_holds_every_module_and_nothing_else(wheel: zipfile.ZipFile) -> No
     expected |= {  # data files that a package directory ships next to its code
         path.relative_to(ROOT).as_posix()
         for path in package.rglob("*")
-        if path.suffix in {".html", ".css", ".js", ".json"}
+        if path.suffix in {".html", ".css", ".js", ".json", ".proto", ".binpb"}
     }
     inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert inside == expected

@@ -1,0 +1,10 @@
+"""A deployment over the network: the Open Inference Protocol v2 by REST and gRPC.
+
+Rooms, each importing only from those below it:
+
+    server           one process: sockets, signals, drain        ray_serve   the same on Ray Serve
+    rest, rpc        thin shells: Starlette, grpc.aio            page        what a browser shows
+    service          what is asked of a model, whatever the wire it came over
+    scheduling       bounded queue, batches, deadlines           model       a deployment, opened
+    protocol         the codec: bytes and messages <-> requests; no sockets, no threads
+"""
