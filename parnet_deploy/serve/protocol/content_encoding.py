@@ -9,13 +9,11 @@ import zlib
 from collections.abc import Iterable
 from typing import Literal, NoReturn
 
-from .refusal import RefusedError
-from .wording import shown
+from .wording import refuse, shown
 
 Coding = Literal["gzip", "deflate"]
 
-_GZIP_WBITS = 16 + zlib.MAX_WBITS
-_WBITS: dict[Coding, int] = {"gzip": _GZIP_WBITS, "deflate": zlib.MAX_WBITS}
+_WBITS: dict[Coding, int] = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 _ALIASES: dict[str, Coding] = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
 
@@ -36,17 +34,18 @@ def decompress(body: bytes, content_encoding: str | None, limit_bytes: int) -> b
     coding = _coding_of(content_encoding)
     if coding is None:
         return body
-    wbits = _GZIP_WBITS if coding == "gzip" else _deflate_wbits(body)
-    stream = zlib.decompressobj(wbits)
+    stream = zlib.decompressobj(_WBITS["gzip"] if coding == "gzip" else _deflate_wbits(body))
     try:
         found = stream.decompress(body, limit_bytes + 1)
-    except zlib.error as error:
-        _refuse_body(coding, "other bytes", error)
+    except zlib.error:
+        _refuse_body(coding, "other bytes")
     if len(found) > limit_bytes:
-        raise RefusedError(
-            "too-large",
-            f"Body of the request, {coding} undone: got more than {limit_bytes} bytes, expected at "
-            "most that. Send fewer images at a time.",
+        refuse(
+            f"Body of the request with {coding} undone",
+            got=f"more than {limit_bytes} bytes",
+            expected=f"at most {limit_bytes}",
+            step="Send fewer images at a time",
+            kind="too-large",
         )
     if not stream.eof:
         _refuse_body(coding, "a stream that ends early")
@@ -71,13 +70,13 @@ def choose(accept_encoding: str | None) -> Coding | None:
     weights: dict[str, float] = {}
     for item in accept_encoding.lower().split(","):
         name, *parameters = (part.strip() for part in item.split(";"))
-        weights[name] = _weight(parameters)
-    rest = weights.get("*", 0.0)
-    gzip = weights.get("gzip", weights.get("x-gzip", rest))
-    deflate = weights.get("deflate", rest)
-    if max(gzip, deflate) <= max(weights.get("identity", 0.0), 0.0):
-        return None if "identity" in weights or max(gzip, deflate) <= 0 else "gzip"
-    return "gzip" if gzip >= deflate else "deflate"
+        weights[_ALIASES.get(name, name)] = _weight(parameters)
+    others = weights.get("*", 0.0)
+    gzip, deflate = weights.get("gzip", others), weights.get("deflate", others)
+    best = max(gzip, deflate)
+    if best == 0 or best < weights.get("identity", 0.0):
+        return None
+    return "gzip" if gzip == best else "deflate"
 
 
 def _coding_of(content_encoding: str | None) -> Coding | None:
@@ -86,10 +85,11 @@ def _coding_of(content_encoding: str | None) -> Coding | None:
         return None
     if name in _ALIASES:
         return _ALIASES[name]
-    raise RefusedError(
-        "invalid",
-        f"Content-Encoding of the request: got {shown(name)}, expected one of gzip, deflate, "
-        "identity. Compress it in one of these ways, once, or not at all.",
+    refuse(
+        "Content-Encoding of the request",
+        got=shown(name),
+        expected="one of gzip, deflate, identity",
+        step="Compress the body in one of these ways, once, or not at all",
     )
 
 
@@ -112,9 +112,6 @@ def _weight(parameters: list[str]) -> float:
     return 1.0
 
 
-def _refuse_body(coding: Coding, got: str, error: Exception | None = None) -> NoReturn:
-    raise RefusedError(
-        "invalid",
-        f"Body of the request: got {got}, expected one whole {coding} stream, as its "
-        "Content-Encoding says. Compress the whole body, once.",
-    ) from error
+def _refuse_body(coding: Coding, got: str) -> NoReturn:
+    expected = f"one whole {coding} stream, as its Content-Encoding says"
+    refuse("Body of the request", got=got, expected=expected, step="Compress it whole, once")

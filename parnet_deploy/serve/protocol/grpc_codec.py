@@ -5,6 +5,7 @@ Source: Open Inference Protocol v2 (gRPC), and Triton's extensions classificatio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -13,9 +14,9 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from . import messages
+from .checks import check_names, check_number, check_text
 from .contract import Document
-from .parameters import check_parameters, check_text, of_output, of_request, refuse_shared_memory
-from .refusal import RefusedError
+from .parameters import check_parameters, of_output, of_request, refuse_shared_memory
 from .request import Elements, InferInput, InferRequest, InferResponse, Parameter, WantedOutput
 from .tensors import (
     BYTES,
@@ -27,10 +28,9 @@ from .tensors import (
     elements_from_raw,
     raw_from_elements,
 )
-from .wording import shown, shown_shape
+from .wording import refuse, shown, shown_shape
 
-MAX_TENSORS = 64
-"""Inputs, and outputs, that one request may name."""
+_ONE_WAY = "Send raw_input_contents for all inputs, or contents for all"
 
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -59,12 +59,13 @@ def parse(message_class: Any, content: bytes) -> Any:
     """
     try:
         return message_class.FromString(content)
-    except DecodeError as error:
-        raise RefusedError(
-            "invalid",
-            f"Message {message_class.DESCRIPTOR.name}: got {len(content)} bytes that are none, "
-            "expected protobuf. Generate the client from the protocol's own .proto file.",
-        ) from error
+    except DecodeError:
+        refuse(
+            f"Message {message_class.DESCRIPTOR.name}",
+            got=f"{len(content)} bytes that are none",
+            expected="protobuf",
+            step="Generate the client from the protocol's own .proto file",
+        )
 
 
 def decode(message: Any) -> InferRequest:
@@ -77,18 +78,18 @@ def decode(message: Any) -> InferRequest:
     """
     raws = list(message.raw_input_contents)
     said = of_request(_parameters("the request", message.parameters))
-    _check_number("Inputs", len(message.inputs), least=1)
-    _check_number("Outputs", len(message.outputs), least=0)
+    check_number("Inputs of the request", len(message.inputs), least=1)
+    check_number("Outputs of the request", len(message.outputs), least=0)
     if raws and len(raws) != len(message.inputs):
-        got, expected = f"{len(raws)}", f"one for each of the {len(message.inputs)} inputs"
-        _refuse("raw_input_contents of the request", got, expected, "Send all inputs in one way")
+        what, expected = "raw_input_contents of the request", f"{len(message.inputs)}, as inputs"
+        refuse(what, got=f"{len(raws)}", expected=expected, step=_ONE_WAY)
     inputs = tuple(
         _input(index, tensor, raws[index] if raws else None)
         for index, tensor in enumerate(message.inputs)
     )
     outputs = tuple(_output(index, wanted) for index, wanted in enumerate(message.outputs))
-    _refuse_twice("input", [tensor.name for tensor in inputs])
-    _refuse_twice("output", [wanted.name for wanted in outputs])
+    check_names("Inputs of the request", [tensor.name for tensor in inputs])
+    check_names("Outputs of the request", [wanted.name for wanted in outputs])
     return InferRequest(
         model=check_text("Name of the model", message.model_name),
         version=check_text("Version of the model", message.model_version),
@@ -131,29 +132,24 @@ def _input(index: int, tensor: Any, raw: bytes | None) -> InferInput:
     if raw is None:
         data = _from_contents(where, datatype, shape, tensor.contents)
     elif tensor.HasField("contents"):
-        _refuse(f"Data of {where}", "contents and raw contents", "one of the two", _ONE_WAY)
+        _refuse(where, "contents and raw contents", "one of the two")
     else:
         data = elements_from_raw(where, datatype, shape, raw)
     return InferInput(name=name, datatype=datatype, shape=shape, data=data)
-
-
-_ONE_WAY = "Send raw_input_contents for all inputs, or contents for all"
 
 
 def _from_contents(where: str, datatype: str, shape: tuple[int, ...], contents: Any) -> Elements:
     """A tensor from the field of its datatype; the others must be empty."""
     field = _CONTENTS.get(datatype)
     if field is None:
-        expected = "raw_input_contents, because the message has no field for it"
-        _refuse(f"Data of {where}", datatype, expected, "Send it raw")
+        _refuse(where, "contents", f"raw_input_contents: {datatype} has no field in a message")
     for other, _ in contents.ListFields():
         if other.name != field:
-            _refuse(f"Data of {where}", other.name, f"{field} for {datatype}", _ONE_WAY)
+            _refuse(where, other.name, f"{field} for {datatype}")
     values = getattr(contents, field)
-    count = int(np.prod(shape, dtype=object))
+    count = math.prod(shape)
     if len(values) != count:
-        expected = f"{count} for shape {shown_shape(shape)}"
-        _refuse(f"Data of {where}", f"{len(values)} elements", expected, "Send every element")
+        _refuse(where, f"{len(values)} elements", f"{count} for shape {shown_shape(shape)}")
     if datatype == BYTES:
         check_string_count(where, shape)
         strings: list[bytes] = list(values)
@@ -184,17 +180,5 @@ def _value(parameter: Any) -> Any:
     return None if choice is None else getattr(parameter, choice)
 
 
-def _check_number(what: str, found: int, *, least: int) -> None:
-    if not least <= found <= MAX_TENSORS:
-        expected = f"{least} to {MAX_TENSORS}"
-        _refuse(f"{what} of the request", f"{found}", expected, "See ModelMetadata")
-
-
-def _refuse_twice(what: str, names: list[str]) -> None:
-    if len(set(names)) != len(names):
-        name = next(name for name in names if names.count(name) > 1)
-        _refuse(f"Names of {what}s", f"{shown(name)} twice", "each once", "Send it once")
-
-
-def _refuse(what: str, got: str, expected: str, step: str) -> NoReturn:
-    raise RefusedError("invalid", f"{what}: got {got}, expected {expected}. {step}.")
+def _refuse(where: str, got: str, expected: str) -> NoReturn:
+    refuse(f"Data of {where}", got=got, expected=expected, step=_ONE_WAY)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import math
 from itertools import chain
 from typing import Any, NoReturn
@@ -11,10 +10,9 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from .refusal import RefusedError
 from .request import Elements
 from .tensors import BYTES, DTYPES, check_range, check_string_count
-from .wording import shown, shown_shape
+from .wording import refuse, shown, shown_shape
 
 _TYPES: dict[str, tuple[frozenset[type], str]] = {
     "b": (frozenset({bool}), "true or false"),
@@ -93,17 +91,14 @@ def _strings(where: str, flat: list[Any], *, base64_texts: bool) -> list[bytes]:
             continue
         try:
             found.append(base64.b64decode(value, validate=True))
-        except (binascii.Error, ValueError) as error:
-            raise RefusedError(
-                "invalid",
-                f"Data of {where}: got {shown(value)}, expected base64 as its content_type says. "
-                "Encode it without line breaks.",
-            ) from error
+        except ValueError:  # binascii.Error is one
+            expected = "base64, as its content_type says"
+            _refuse(where, shown(value), expected, "Encode it without line breaks")
     return found
 
 
 def _refuse(where: str, got: str, expected: str, step: str) -> NoReturn:
-    raise RefusedError("invalid", f"Data of {where}: got {got}, expected {expected}. {step}.")
+    refuse(f"Data of {where}", got=got, expected=expected, step=step)
 
 
 def _refuse_count(where: str, shape: tuple[int, ...], got: str, expected: str) -> NoReturn:

@@ -10,13 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from .refusal import RefusedError
+from .checks import check_text
 from .request import Parameter
-from .wording import shown
+from .wording import refuse, shown
 
 MAX_PARAMETERS = 64
-MAX_TEXT = 4096
-"""Characters of a name, an id or a text among the parameters."""
 
 _SHARED_MEMORY = "shared_memory_"
 
@@ -69,47 +67,29 @@ def refuse_shared_memory(where: str, found: Mapping[str, Parameter]) -> None:
     """Refuse a tensor that is not in the request but in a memory region of this machine."""
     for name in found:
         if name.startswith(_SHARED_MEMORY):
-            raise RefusedError(
-                "not-offered",
-                f"Parameter {shown(name)} of {where}: got shared memory, expected the data in the "
-                "request. This server maps no memory; send the tensor itself.",
+            refuse(
+                f"Parameter {shown(name)} of {where}",
+                got="shared memory",
+                expected="the tensor in the request or the answer itself",
+                step="This server maps no memory; leave it out",
+                kind="not-offered",
             )
 
 
 def check_parameters(where: str, found: object) -> Mapping[str, Parameter]:
     """Parameters as JSON has them, if every value is one that the protocol knows."""
     if not isinstance(found, dict):
-        raise RefusedError(
-            "invalid",
-            f"Parameters of {where}: got {shown(found)}, expected an object. "
-            "Leave them out if there are none.",
-        )
+        step = "Leave them out if there are none"
+        refuse(f"Parameters of {where}", got=shown(found), expected="an object", step=step)
     if len(found) > MAX_PARAMETERS:
-        raise RefusedError(
-            "invalid",
-            f"Parameters of {where}: got {len(found)}, expected at most {MAX_PARAMETERS}. "
-            "Send fewer.",
-        )
+        expected = f"at most {MAX_PARAMETERS}"
+        refuse(f"Parameters of {where}", got=f"{len(found)}", expected=expected, step="Send fewer")
     for name, value in found.items():
         check_text(f"Name of a parameter of {where}", name)
         if isinstance(value, str):
             check_text(f"Parameter {shown(name)} of {where}", value)
         elif not isinstance(value, (bool, int, float)):
             _refuse(where, name, value, "true, false, a number or a text")
-    return found
-
-
-def check_text(what: str, found: object) -> str:
-    """A text of the client's, if it is one and not too long to be carried about."""
-    if not isinstance(found, str):
-        raise RefusedError(
-            "invalid", f"{what}: got {shown(found)}, expected a text. Put it in quotes."
-        )
-    if len(found) > MAX_TEXT:
-        raise RefusedError(
-            "invalid",
-            f"{what}: got {len(found)} characters, expected at most {MAX_TEXT}. Shorten it.",
-        )
     return found
 
 
@@ -126,8 +106,5 @@ def _whole_number(where: str, name: str, value: Parameter) -> int:
 
 
 def _refuse(where: str, name: str, value: object, expected: str) -> NoReturn:
-    raise RefusedError(
-        "invalid",
-        f"Parameter {shown(name)} of {where}: got {shown(value)}, expected {expected}. "
-        "Correct it or leave it out.",
-    )
+    what = f"Parameter {shown(name)} of {where}"
+    refuse(what, got=shown(value), expected=expected, step="Correct it or leave it out")

@@ -8,31 +8,27 @@ parameters.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import numpy as np
 import orjson
 
+from .checks import check_names, check_number, check_text
 from .json_data import elements_from_json
 from .parameters import (
-    MAX_TEXT,
     binary_size,
     check_parameters,
-    check_text,
     of_output,
     of_request,
     refuse_shared_memory,
 )
-from .refusal import RefusedError
-from .request import InferInput, InferRequest, InferResponse, OutputTensor, WantedOutput
+from .request import InferInput, InferRequest, InferResponse, OutputTensor, Parameter, WantedOutput
 from .tensors import check_datatype, check_shape, elements_from_raw, raw_from_elements
-from .wording import shown
+from .wording import refuse, shown
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """Header that says how long the JSON is, when raw tensors follow it."""
-
-MAX_TENSORS = 64
-"""Inputs, and outputs, that one request may name."""
 
 
 def decode_request(
@@ -57,24 +53,22 @@ def decode_request(
     document = _parse(content[:at])
     said = of_request(_parameters("the request", document))
     inputs = []
-    for index, tensor in enumerate(_listed(document, "inputs")):
+    for index, tensor in enumerate(_listed(document, "inputs", least=1)):
         found, at = _input(index, tensor, content, at)
         inputs.append(found)
-    if not inputs:
-        _refuse("Inputs of the request", "none", "at least one", _SEE_METADATA)
     if at != len(content):
-        _refuse(
+        refuse(
             "Body of the request",
-            f"{len(content) - at} bytes after the last tensor",
-            "none",
-            "Give each raw input its binary_data_size",
+            got=f"{len(content) - at} bytes after the last tensor",
+            expected="none",
+            step="Give each raw input its binary_data_size",
         )
     outputs = tuple(
         _output(index, wanted, binary_default=said.binary_default)
-        for index, wanted in enumerate(_listed(document, "outputs"))
+        for index, wanted in enumerate(_listed(document, "outputs", least=0))
     )
-    _refuse_twice("input", [tensor.name for tensor in inputs])
-    _refuse_twice("output", [wanted.name for wanted in outputs])
+    check_names("Inputs of the request", [tensor.name for tensor in inputs])
+    check_names("Outputs of the request", [wanted.name for wanted in outputs])
     return InferRequest(
         model=model,
         version=version,
@@ -110,7 +104,9 @@ def encode_response(response: InferResponse) -> tuple[list[bytes], int | None]:
     return [header, *raws], len(header) if binary else None
 
 
-_SEE_METADATA = "GET /v2/models/<name> says what the model takes and gives"
+def encode_error(message: str) -> bytes:
+    """The body of an answer that is none."""
+    return orjson.dumps({"error": message})
 
 
 def _json_size(header_length: str | None, available: int) -> int:
@@ -121,64 +117,60 @@ def _json_size(header_length: str | None, available: int) -> int:
         size = int(header_length)
         if size <= available:
             return size
-    _refuse(
+    refuse(
         HEADER_LENGTH,
-        shown(header_length),
-        f"a whole number, at most the {available} bytes of the body",
-        "Send the length of the JSON before any Content-Encoding, or leave it out",
+        got=shown(header_length),
+        expected=f"a whole number, at most the {available} bytes of the body",
+        step="Send the length of the JSON before any Content-Encoding, or leave it out",
     )
 
 
 def _parse(content: memoryview) -> dict[str, Any]:
+    what = "JSON of the request"
     try:
         document = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise RefusedError(
-            "invalid",
-            f"JSON of the request: got {len(content)} bytes that are not JSON, expected an object "
-            f"({_first_line(error)}). Send {HEADER_LENGTH} if tensors follow it.",
-        ) from error
-    if not isinstance(document, dict):
-        _refuse("JSON of the request", shown(document), "an object", _SEE_METADATA)
-    return document
+        got = f"{len(content)} bytes with an error ({error})"
+        step = f"Correct it; if tensors follow it, send {HEADER_LENGTH}"
+        refuse(what, got=got, expected="one JSON object", step=step)
+    return _object(what, document)
 
 
 def _input(index: int, tensor: object, content: memoryview, at: int) -> tuple[InferInput, int]:
     """An input, and where the raw bytes of the next one start."""
-    if not isinstance(tensor, dict):
-        _refuse(f"Input {index}", shown(tensor), "an object", _SEE_METADATA)
-    name = check_text(f"Name of input {index}", tensor.get("name"))
+    found = _object(f"Input {index} of the request", tensor)
+    name = check_text(f"Name of input {index}", found.get("name"))
     where = f"input {shown(name)}"
-    datatype = check_datatype(where, tensor.get("datatype"))
-    shape = check_shape(where, tensor.get("shape"))
-    parameters = _parameters(where, tensor)
+    datatype = check_datatype(where, found.get("datatype"))
+    shape = check_shape(where, found.get("shape"))
+    parameters = _parameters(where, found)
     refuse_shared_memory(where, parameters)
     size = binary_size(where, parameters)
-    if (size is None) != ("data" in tensor):
+    if (size is None) != ("data" in found):
         got = "neither data nor binary_data_size" if size is None else "data and binary_data_size"
-        _refuse(f"Data of {where}", got, "one of the two", "Send the tensor in one place")
+        step = "Send the tensor in one place"
+        refuse(f"Data of {where}", got=got, expected="one of the two", step=step)
     if size is None:
         as_base64 = parameters.get("content_type") == "base64"
-        data = elements_from_json(where, datatype, shape, tensor["data"], base64_texts=as_base64)
+        data = elements_from_json(where, datatype, shape, found["data"], base64_texts=as_base64)
         return InferInput(name=name, datatype=datatype, shape=shape, data=data), at
     end = at + size
     if end > len(content):
-        _refuse(
+        refuse(
             f"Data of {where}",
-            f"{len(content) - at} bytes",
-            f"{size} as its binary_data_size says",
-            f"Append the tensor to the JSON and send {HEADER_LENGTH}",
+            got=f"{len(content) - at} bytes",
+            expected=f"{size}, as its binary_data_size says",
+            step=f"Append the tensor to the JSON and send {HEADER_LENGTH}",
         )
     data = elements_from_raw(where, datatype, shape, content[at:end])
     return InferInput(name=name, datatype=datatype, shape=shape, data=data), end
 
 
 def _output(index: int, wanted: object, *, binary_default: bool) -> WantedOutput:
-    if not isinstance(wanted, dict):
-        _refuse(f"Output {index}", shown(wanted), "an object", _SEE_METADATA)
-    name = check_text(f"Name of output {index}", wanted.get("name"))
+    found = _object(f"Output {index} of the request", wanted)
+    name = check_text(f"Name of output {index}", found.get("name"))
     where = f"output {shown(name)}"
-    parameters = _parameters(where, wanted)
+    parameters = _parameters(where, found)
     classes, binary = of_output(where, parameters, binary_default=binary_default)
     return WantedOutput(name=name, classification=classes, binary=binary)
 
@@ -210,38 +202,29 @@ def _text(name: str, content: bytes) -> str:
         _refuse_as_json(name, "bytes that are not UTF-8")
 
 
-def _listed(document: dict[str, Any], key: str) -> list[Any]:
-    found = document.get(key, [])
-    if not isinstance(found, list):
-        _refuse(f"Key '{key}' of the request", shown(found), "a list", _SEE_METADATA)
-    if len(found) > MAX_TENSORS:
-        got = f"{len(found)} tensors"
-        _refuse(f"Key '{key}' of the request", got, f"at most {MAX_TENSORS}", _SEE_METADATA)
+def _object(what: str, found: object) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        step = "The protocol's inference request has one there"
+        refuse(what, got=shown(found), expected="an object", step=step)
     return found
 
 
-def _parameters(where: str, document: dict[str, Any]) -> Any:
+def _listed(document: dict[str, Any], key: str, *, least: int) -> list[Any]:
+    """The inputs or outputs that a request names."""
+    what = f"{key.capitalize()} of the request"
+    found = document.get(key, [])
+    if not isinstance(found, list):
+        step = "Put them in brackets"
+        refuse(what, got=shown(found), expected="a list of objects", step=step)
+    check_number(what, len(found), least=least)
+    return found
+
+
+def _parameters(where: str, document: dict[str, Any]) -> Mapping[str, Parameter]:
     return check_parameters(where, document["parameters"]) if "parameters" in document else {}
 
 
-def _refuse_twice(what: str, names: list[str]) -> None:
-    if len(set(names)) != len(names):
-        name = next(name for name in names if names.count(name) > 1)
-        _refuse(f"Names of {what}s", f"{shown(name)} twice", "each once", "Send it once")
-
-
 def _refuse_as_json(name: str, got: str) -> NoReturn:
-    _refuse(
-        f"Values of output {shown(name)}",
-        got,
-        "what JSON can hold",
-        "Ask for it with binary_data true, or look at the input's values",
-    )
-
-
-def _refuse(what: str, got: str, expected: str, step: str) -> NoReturn:
-    raise RefusedError("invalid", f"{what}: got {got}, expected {expected}. {step}.")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:MAX_TEXT]
+    step = "Ask for it with binary_data true, or look at the values that were sent"
+    what = f"Values of output {shown(name)}"
+    refuse(what, got=got, expected="what JSON can hold", step=step)

@@ -14,9 +14,8 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from .refusal import RefusedError
 from .request import Elements
-from .wording import shown, shown_shape
+from .wording import refuse, shown, shown_shape
 
 BYTES = "BYTES"
 """Datatype of strings: each element is its length (4 bytes, little-endian) and its content."""
@@ -52,11 +51,9 @@ def check_datatype(where: str, datatype: object) -> str:
     """The datatype, if it is one of the protocol's that this server reads."""
     if isinstance(datatype, str) and (datatype in DTYPES or datatype == BYTES):
         return datatype
-    raise RefusedError(
-        "invalid",
-        f"Datatype of {where}: got {shown(datatype)}, expected one of {', '.join(DTYPES)}, {BYTES}."
-        " Convert the tensor before it is sent.",
-    )
+    expected = f"one of {', '.join(DTYPES)}, {BYTES}"
+    step = "Convert the tensor before it is sent"
+    refuse(f"Datatype of {where}", got=shown(datatype), expected=expected, step=step)
 
 
 def check_shape(where: str, shape: object) -> tuple[int, ...]:
@@ -94,16 +91,18 @@ def array_from_raw(
     dtype = DTYPES[datatype]
     expected = math.prod(shape) * dtype.itemsize
     if len(raw) != expected:
-        raise RefusedError(
-            "invalid",
-            f"Data of {where}: got {len(raw)} bytes, expected {expected} for {datatype} of shape "
-            f"{shown_shape(shape)}. Send the whole tensor, row by row, and its own shape.",
+        refuse(
+            f"Data of {where}",
+            got=f"{len(raw)} bytes",
+            expected=f"{expected} for {datatype} of shape {shown_shape(shape)}",
+            step="Send the whole tensor, row by row, and its own shape",
         )
     if datatype == "BOOL" and len(raw) and np.frombuffer(raw, np.uint8).max() > 1:
-        raise RefusedError(
-            "invalid",
-            f"Data of {where}: got a byte above 1, expected 0 or 1 for each BOOL. "
-            "Send it as an integer type if it is one.",
+        refuse(
+            f"Data of {where}",
+            got="a byte above 1",
+            expected="0 or 1 for each BOOL",
+            step="Send it as an integer type if it is one",
         )
     found = np.frombuffer(raw, dtype) if expected else np.empty(0, dtype)
     found = found.reshape(shape)
@@ -135,10 +134,12 @@ def check_string_count(where: str, shape: tuple[int, ...]) -> int:
     """How many strings the shape holds, if that many are taken."""
     count = math.prod(shape)
     if count > MAX_STRINGS:
-        raise RefusedError(
-            "too-large",
-            f"Shape of {where}: got {shown_shape(shape)} of {BYTES}, expected at most {MAX_STRINGS}"
-            " strings. Send fewer at a time.",
+        refuse(
+            f"Shape of {where}",
+            got=f"{shown_shape(shape)} of {BYTES}",
+            expected=f"at most {MAX_STRINGS} strings",
+            step="Send fewer at a time",
+            kind="too-large",
         )
     return count
 
@@ -154,10 +155,11 @@ def check_range(where: str, datatype: str, values: list[int]) -> None:
     )
     for value in (min(values), max(values)):
         if not least <= value <= most:
-            raise RefusedError(
-                "invalid",
-                f"Data of {where}: got {value}, expected {least} to {most} for {datatype}. "
-                "Scale it, or take a wider datatype.",
+            refuse(
+                f"Data of {where}",
+                got=f"{value}",
+                expected=f"{least} to {most} for {datatype}",
+                step="Scale it, or take a wider datatype",
             )
 
 
@@ -169,15 +171,10 @@ def raw_from_elements(datatype: str, data: Elements) -> bytes:
 
 
 def _refuse_shape(where: str, got: str, expected: str) -> NoReturn:
-    raise RefusedError(
-        "invalid",
-        f"Shape of {where}: got {got}, expected {expected}. Send the shape of the data itself.",
-    )
+    step = "Send the shape of the data itself"
+    refuse(f"Shape of {where}", got=got, expected=expected, step=step)
 
 
 def _refuse_strings(where: str, got: str, expected: str) -> NoReturn:
-    raise RefusedError(
-        "invalid",
-        f"Data of {where}: got {got}, expected {expected}. Send each string as its length "
-        "(4 bytes, little-endian) and its content.",
-    )
+    step = "Send each string as its length (4 bytes, little-endian) and its content"
+    refuse(f"Data of {where}", got=got, expected=expected, step=step)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
+from .refusal import Kind, RefusedError
+
 _LONGEST = 64
 """Characters of a client's text that an error repeats."""
 
@@ -26,3 +30,12 @@ def shown(value: object) -> str:
 def shown_shape(shape: tuple[int, ...]) -> str:
     """A shape as the protocol writes it: ``[1,3,224,224]``."""
     return f"[{','.join(map(str, shape))}]"
+
+
+def refuse(what: str, *, got: str, expected: str, step: str, kind: Kind = "invalid") -> NoReturn:
+    """Refuse a request in the words of this house.
+
+    Raises:
+        RefusedError: Always.
+    """
+    raise RefusedError(kind, f"{what}: got {got}, expected {expected}. {step}.")
