@@ -20,6 +20,7 @@ Kind = Literal[
     "too-large",
     "failed",
     "not-offered",
+    "fixed",
     "busy",
     "late",
     "draining",
@@ -45,6 +46,7 @@ CODES: dict[Kind, Code] = {
     "too-large": Code(http=413, grpc="RESOURCE_EXHAUSTED"),
     "failed": Code(http=500, grpc="INTERNAL"),  # the engine
     "not-offered": Code(http=501, grpc="UNIMPLEMENTED"),
+    "fixed": Code(http=503, grpc="UNAVAILABLE"),  # loading by a client; as Triton answers it
     "busy": Code(http=503, grpc="UNAVAILABLE", retry=True),  # the queue is full
     "late": Code(http=503, grpc="UNAVAILABLE", retry=True),  # the deadline cannot be met
     "draining": Code(http=503, grpc="UNAVAILABLE", retry=True),
