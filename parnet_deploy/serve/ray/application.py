@@ -58,7 +58,7 @@ def deployment_options(
         "name": NAME,
         **scale.to_ray(),
         "max_ongoing_requests": 2 * at_a_time,
-        "max_queued_requests": settings.max_queue,
+        "max_queued_requests": max(1, settings.max_queue),
         "ray_actor_options": {"num_cpus": need.cpus, "num_gpus": need.gpus},
         "graceful_shutdown_timeout_s": settings.drain_s + 1.0,
         "health_check_period_s": _HEALTH_PERIOD_S,

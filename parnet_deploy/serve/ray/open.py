@@ -7,7 +7,8 @@ from pathlib import Path
 from ...deployment import Deployment
 from ...errors import DeploymentError
 from ..model.options import ModelOptions
-from ..service import InferenceService, ServiceOptions
+from ..service import InferenceService
+from ..service_options import ServiceOptions
 from .need import answer_digest
 from .settings import ModelSettings, ReplicaSettings
 

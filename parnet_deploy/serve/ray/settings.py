@@ -71,10 +71,11 @@ class ReplicaSettings:
         return None if self.token_file is None else Path(self.token_file)
 
     def _check(self) -> None:
+        if type(self.max_queue) is not int or self.max_queue < 0:
+            raise ValueError(f"max_queue {self.max_queue!r}")
         whole = {
             "slots": self.slots,
             "threads": self.threads,
-            "max_queue": self.max_queue,
             "body_bytes": self.body_bytes,
         }
         for name, value in whole.items():
