@@ -45,6 +45,7 @@ def missing_module(name: str, extra: str) -> str | None:
 CAPABILITIES: dict[str, Callable[[], str | None]] = {
     "gpu": missing_gpu,
     "tensorrt": missing_tensorrt,
+    "ray": lambda: missing_module("ray", "ray"),
 }
 
 

@@ -1,4 +1,4 @@
-"""What a replica is told survives Ray, and a file that was edited is held against what it may be."""
+"""What a replica is told survives Ray; a file that was edited is held against what it may be."""
 
 from __future__ import annotations
 
