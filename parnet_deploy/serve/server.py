@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ..errors import ServeError
-from .logs import LOGGER, RequestLog
+from .logs import LOGGER
 from .options import ServerOptions
 from .protocol.contract import Service
 from .rest.answer import Answer
 from .rest.app import Page, RestApp
 from .rest.listener import RestListener
 from .rpc.listener import RpcListener
+from .shell import OnRefused, Shell
 
 LOOPBACK = "127.0.0.1"
 
@@ -26,8 +27,12 @@ class ServedService(Service, Protocol):
         """Open the models; ``is_ready`` is true afterwards."""
         ...
 
+    def begin_drain(self) -> None:
+        """Refuse what comes; ``is_ready`` is false from now on."""
+        ...
+
     async def close(self, drain_s: float = 0.0) -> None:
-        """Refuse what comes, finish what is there for so long, refuse the rest, let go."""
+        """Finish what is there for so long, refuse the rest, let go. Idempotent."""
         ...
 
 
@@ -50,10 +55,11 @@ class Server:
         *,
         pages: Mapping[str, Page] | None = None,
         metrics: Callable[[], tuple[bytes, str]] | None = None,
-        log: RequestLog | None = None,
+        on_refused: OnRefused | None = None,
     ) -> None:
         self._service, self._options = service, options or ServerOptions()
-        self._pages, self._log = dict(pages or {}), log or RequestLog()
+        self._pages = dict(pages or {})
+        self._shell = Shell(service, on_refused=on_refused)
         if metrics is not None:
             self._metrics: Page | None = Page(make=lambda: _metrics_answer(metrics))
         else:
@@ -108,6 +114,7 @@ class Server:
             drain_s: None: as the options say.
         """
         patience_s = self._options.drain_s if drain_s is None else drain_s
+        self._service.begin_drain()
         for listener in self._rest:
             listener.stop_accepting()
         waiting = [self._service.close(patience_s), *(x.wait_idle() for x in self._rest)]
@@ -131,21 +138,19 @@ class Server:
             if self._metrics is not None and options.metrics_port is None:
                 pages["/metrics"] = self._metrics
             app = RestApp(
-                self._service,
+                self._shell,
                 token=options.token,
                 limits=options.limits,
                 pages=pages,
-                log=self._log,
             )
             sock = bind(self.address, options.port, "--port")
             self.port = sock.getsockname()[1]
             await self._add(RestListener(app, sock, limits=options.limits, tls=context))
         if options.metrics_port is not None and self._metrics is not None:
             app = RestApp(
-                self._service,
+                self._shell,
                 limits=options.limits,
                 pages={"/metrics": self._metrics},
-                log=self._log,
                 only_health=True,
             )
             sock = bind(LOOPBACK, options.metrics_port, "--metrics-port")
@@ -153,13 +158,12 @@ class Server:
             await self._add(RestListener(app, sock, limits=options.limits))
         if options.grpc_port is not None:
             self._rpc = RpcListener(
-                self._service,
+                self._shell,
                 self.address,
                 options.grpc_port,
                 token=options.token,
                 limits=options.limits,
                 tls=options.tls,
-                log=self._log,
             )
             await self._rpc.start()
             self.grpc_port = self._rpc.port

@@ -42,6 +42,9 @@ class FakeService:
     async def start(self) -> None:
         self.started = True
 
+    def begin_drain(self) -> None:
+        self.ready = False
+
     async def close(self, drain_s: float = 0.0) -> None:
         self.closed = True
         self.ready = False

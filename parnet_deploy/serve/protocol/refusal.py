@@ -61,12 +61,15 @@ class RefusedError(ParnetDeployError):
         kind: Which code it gets, and the reason that metrics count it under.
         message: ``<what>: got <x>, expected <y>. <next step>.``
         retry_after_s: When to try again; None: not worth trying, or unknown.
+
+    ``counted``: the service's metrics have it already.
     """
 
     def __init__(self, kind: Kind, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.kind: Kind = kind
         self.retry_after_s = retry_after_s
+        self.counted = False
 
     @property
     def code(self) -> Code:

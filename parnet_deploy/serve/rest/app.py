@@ -6,13 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ..logs import RequestLog
-from ..protocol.contract import Service
 from ..protocol.refusal import RefusedError
 from ..protocol.request import Timings
-from ..request_id import RequestIds
 from ..security.limits import Limits
 from ..security.token import Token
+from ..shell import Shell
 from .answer import Answer, Receive, Scope, Send, error_body, refusal_answer
 from .body import ClientGoneError, read_body
 from .infer import infer
@@ -38,28 +36,24 @@ class RestApp:
     """Any ASGI server runs it. Under ``serve.server`` a client that leaves cancels its request.
 
     Args:
-        service: What answers.
+        shell: What answers, and what counts and writes down.
         token: What clients must know; None: nothing.
         limits: Only its sizes matter here; times and connections are the ASGI server's.
         pages: Paths beside the protocol's: ``/``, ``/metrics``.
-        log: Where finished requests are written.
         only_health: Nothing of the protocol but the health of the server.
     """
 
     def __init__(
         self,
-        service: Service,
+        shell: Shell,
         *,
         token: Token | None = None,
         limits: Limits | None = None,
         pages: Mapping[str, Page] | None = None,
-        log: RequestLog | None = None,
         only_health: bool = False,
     ) -> None:
-        self._service, self._token = service, token
+        self._shell, self._token = shell, token
         self._limits = limits or Limits()
-        self._log = log or RequestLog()
-        self._ids = RequestIds()
         targets: list[tuple[str, Target]] = list((pages or {}).items())
         targets += [(p.pattern, p) for p in PATHS if p.pattern in OPEN or not only_health]
         if not only_health:
@@ -73,7 +67,7 @@ class RestApp:
             return
         at_s = time.perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        request_id = self._ids.take(headers.get(b"x-request-id"))
+        request_id = self._shell.ids.take(headers.get(b"x-request-id"))
         method: str = scope["method"]
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "replace")
         path = raw_path.decode("latin-1")
@@ -81,18 +75,17 @@ class RestApp:
         try:
             answer, timings = await self._answer(method, path, headers, receive, at_s)
         except RefusedError as error:
-            self._log.refused("rest", request_id, what, error, time.perf_counter() - at_s)
+            self._shell.refused("rest", request_id, what, error, at_s)
             answer = self._refusal(error, path)
         except ClientGoneError:
             return
         except Exception:
-            self._log.broke("rest", request_id, what, time.perf_counter() - at_s)
-            body = error_body(f"request {request_id}: got an error of the server. Report it.")
+            body = error_body(self._shell.broke("rest", request_id, what, at_s))
             answer = Answer(
                 status=500, headers=((b"content-type", b"application/json"),), body=body
             )
         else:
-            self._log.answered("rest", request_id, what, timings, time.perf_counter() - at_s)
+            self._shell.answered("rest", request_id, what, timings, at_s)
         await answer.send(send, ((b"x-request-id", request_id.encode("latin-1")),))
 
     async def _answer(
@@ -108,7 +101,7 @@ class RestApp:
         _check_method(method, path, _methods(target))
         if target is None:
             return await infer(
-                self._service,
+                self._shell,
                 parameters["model"],
                 parameters.get("version", ""),
                 headers,
@@ -120,11 +113,11 @@ class RestApp:
             return target.make(), None
         if method != "POST":
             assert target.get is not None
-            return target.get(self._service, parameters, b""), None
+            return target.get(self._shell.service, parameters, b""), None
         limit = min(_SMALL_BODY_BYTES, self._limits.body_bytes)
         body = await read_body(receive, headers, limit=limit)
         assert target.post is not None
-        return target.post(self._service, parameters, body), None
+        return target.post(self._shell.service, parameters, body), None
 
     def _admit(
         self, path: str, found: tuple[Target, dict[str, str]] | None, headers: dict[bytes, bytes]

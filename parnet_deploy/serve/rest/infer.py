@@ -6,9 +6,10 @@ import asyncio
 import time
 
 from ..protocol.content_encoding import choose, compress
-from ..protocol.contract import Arrival, Service
+from ..protocol.contract import Arrival
 from ..protocol.request import InferResponse, Timings
 from ..protocol.rest_codec import decode_request, encode_response
+from ..shell import Shell
 from .answer import JSON, Answer, Headers, Receive
 from .body import read_body
 
@@ -18,7 +19,7 @@ _INLINE_BYTES = 64 * 1024  # compressed on the event loop if it is not more than
 
 
 async def infer(
-    service: Service,
+    shell: Shell,
     model: str,
     version: str,
     headers: dict[bytes, bytes],
@@ -41,7 +42,7 @@ async def infer(
     request = decode_request(
         model, version, body, None if length is None else length.decode("latin-1")
     )
-    response = await service.infer(request, Arrival(wire="rest", at_s=at_s))
+    response = await shell.infer(request, Arrival(wire="rest", at_s=at_s))
     return await _encode(response, headers.get(b"accept-encoding"), at_s), response.timings
 
 

@@ -9,17 +9,18 @@ from typing import Any
 
 import grpc
 
-from ..logs import RequestLog
 from ..protocol import messages
-from ..protocol.contract import Arrival, Service
+from ..protocol.contract import Arrival
 from ..protocol.grpc_codec import decode, encode, parse
 from ..protocol.refusal import RefusedError
 from ..protocol.request import InferResponse
-from ..request_id import RequestIds
+from ..shell import Shell
 from .documents import Ask
 from .refuse import Metadata, abort, details
 
 Unary = Callable[[bytes, Any], Awaitable[bytes]]
+
+_STREAM = "ModelStreamInfer"
 
 
 class Calls:
@@ -28,9 +29,8 @@ class Calls:
     ``stream_requests``: how many requests of one stream may wait for their answers.
     """
 
-    def __init__(self, service: Service, log: RequestLog, *, stream_requests: int) -> None:
-        self._service, self._log = service, log
-        self._ids = RequestIds()
+    def __init__(self, shell: Shell, *, stream_requests: int) -> None:
+        self._shell = shell
         self._stream_requests = stream_requests
 
     def document(self, rpc: str, ask: Ask) -> Unary:
@@ -39,7 +39,7 @@ class Calls:
 
         async def behavior(content: bytes, context: Any) -> bytes:
             async def answer(at_s: float) -> tuple[Any, None]:
-                return ask(self._service, parse(kind, content)), None
+                return ask(self._shell.service, parse(kind, content)), None
 
             return await self._guard(rpc, context, answer)
 
@@ -51,7 +51,7 @@ class Calls:
         async def answer(at_s: float) -> tuple[Any, InferResponse]:
             request = decode(parse(messages.ModelInferRequest, content))
             arrival = Arrival(wire="grpc", at_s=at_s, left_s=context.time_remaining())
-            response = await self._service.infer(request, arrival)
+            response = await self._shell.infer(request, arrival)
             return encode(response), response
 
         return await self._guard("ModelInfer", context, answer)
@@ -69,16 +69,15 @@ class Calls:
             message, response = await answer(at_s)
             content: bytes = message.SerializeToString()
         except RefusedError as error:
-            self._log.refused("grpc", request_id, rpc, error, time.perf_counter() - at_s)
+            self._shell.refused("grpc", request_id, rpc, error, at_s)
             await abort(context, error, metadata)
         except Exception:
-            self._log.broke("grpc", request_id, rpc, time.perf_counter() - at_s)
-            text = f"request {request_id}: got an error of the server. Report it."
+            text = self._shell.broke("grpc", request_id, rpc, at_s)
             await context.abort(grpc.StatusCode.INTERNAL, text, metadata)
             raise AssertionError("abort returned") from None
         context.set_trailing_metadata(metadata)
         timings = None if response is None else response.timings
-        self._log.answered("grpc", request_id, rpc, timings, time.perf_counter() - at_s)
+        self._shell.answered("grpc", request_id, rpc, timings, at_s)
         return content
 
     async def stream(self, requests: Any, context: Any) -> None:
@@ -125,33 +124,24 @@ class Calls:
             message = parse(messages.ModelInferRequest, content)
             own_id = message.id
             arrival = Arrival(wire="grpc", at_s=at_s, left_s=context.time_remaining())
-            response = await self._service.infer(decode(message), arrival)
+            response = await self._shell.infer(decode(message), arrival)
             answer = messages.ModelStreamInferResponse(infer_response=encode(response))
         except RefusedError as error:
-            self._log.refused(
-                "grpc", request_id, "ModelStreamInfer", error, time.perf_counter() - at_s
-            )
+            self._shell.refused("grpc", request_id, _STREAM, error, at_s)
             answer = _stream_refusal(details(error), own_id)
         except Exception:
-            self._log.broke("grpc", request_id, "ModelStreamInfer", time.perf_counter() - at_s)
-            text = f"request {request_id}: got an error of the server. Report it."
+            text = self._shell.broke("grpc", request_id, _STREAM, at_s)
             answer = _stream_refusal(text, own_id)
         else:
-            self._log.answered(
-                "grpc",
-                request_id,
-                "ModelStreamInfer",
-                response.timings,
-                time.perf_counter() - at_s,
-            )
+            self._shell.answered("grpc", request_id, _STREAM, response.timings, at_s)
         serialized: bytes = answer.SerializeToString()
         return serialized
 
     def _request_id(self, context: Any) -> str:
         for key, value in context.invocation_metadata() or ():
             if key == "x-request-id":
-                return self._ids.take(value)
-        return self._ids.take(None)
+                return self._shell.ids.take(value)
+        return self._shell.ids.take(None)
 
 
 def _stream_refusal(text: str, own_id: str) -> Any:

@@ -8,13 +8,13 @@ import grpc
 import grpc.aio
 
 from ...errors import ServeError
-from ..logs import RequestLog
 from ..protocol.contract import Service
 from ..protocol.messages import SERVICE, methods
 from ..protocol.refusal import RefusedError
 from ..security.limits import Limits
 from ..security.tls import TlsFiles
 from ..security.token import Token
+from ..shell import Shell
 from .calls import Calls
 from .documents import DOCUMENTS, OPEN
 from .health import CHECK, check
@@ -31,13 +31,13 @@ _UNKNOWN = RefusedError("not-offered", "method: got one that is not in the proto
 class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Every rpc of the protocol, and the standard health check."""
 
-    def __init__(self, service: Service, token: Token | None, limits: Limits, log: RequestLog):
+    def __init__(self, shell: Shell, token: Token | None, limits: Limits):
         self._token = token
-        calls = Calls(service, log, stream_requests=limits.stream_requests)
+        calls = Calls(shell, stream_requests=limits.stream_requests)
         self._handlers: dict[str, Any] = {}
         for method in methods():
             self._handlers[f"/{SERVICE}/{method.name}"] = _handler(calls, method.name)
-        self._handlers[CHECK] = grpc.unary_unary_rpc_method_handler(_health(service))
+        self._handlers[CHECK] = grpc.unary_unary_rpc_method_handler(_health(shell.service))
         self._open = {CHECK, *(f"/{SERVICE}/{rpc}" for rpc in OPEN)}
         self._refuse = refusing(_UNAUTHENTICATED)
         self._unknown = refusing(_UNKNOWN)
@@ -77,30 +77,28 @@ class RpcListener:
     """Serves gRPC on one address. Everything happens on the running event loop.
 
     Args:
-        service: What answers.
+        shell: What answers, and what counts and writes down.
         address: Resolved, as numbers.
         port: 0: any free one; see ``port`` after ``start``.
         token: What clients must know; None: nothing.
         limits: Sizes, times and counts.
         tls: None: plain.
-        log: Where finished requests are written.
     """
 
     def __init__(
         self,
-        service: Service,
+        shell: Shell,
         address: str,
         port: int,
         *,
         token: Token | None = None,
         limits: Limits | None = None,
         tls: TlsFiles | None = None,
-        log: RequestLog | None = None,
     ) -> None:
         limits = limits or Limits()
         self._address, self.port, self._tls = address, port, tls
         self._server = grpc.aio.server(options=_options(limits))
-        handlers = Handlers(service, token, limits, log or RequestLog())
+        handlers = Handlers(shell, token, limits)
         self._server.add_generic_rpc_handlers((handlers,))
 
     async def start(self) -> None:
