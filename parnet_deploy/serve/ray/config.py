@@ -10,12 +10,18 @@ from ...errors import ServeError
 from ..options import ServerOptions
 from ..security.bind import check_exposure, resolve_host
 from . import rpcs
+from .need import Need
+from .options import ScaleOptions
 from .settings import ReplicaSettings
 
-APPLICATION = "parnet-deploy"
+APPLICATION, NAME = "parnet-deploy", "parnet"
+"""What Ray calls the application, and the one deployment in it."""
 
 # What `serve deploy` needs to import: with a literal, this module needs no Ray.
 IMPORT_PATH = "parnet_deploy.serve.ray.application:build"
+
+_CONSTRUCTIONS = 3  # a replica that cannot open its models will not by the twentieth time
+_HEALTH_PERIOD_S = 5.0
 
 _HEAD = """\
 # A Ray Serve application of parnet-deploy: serve deploy FILE, on the head node of a Ray cluster.
@@ -69,6 +75,28 @@ def proxy_options(options: ServerOptions) -> dict[str, Any]:
     return found
 
 
+def deployment_options(
+    scale: ScaleOptions, need: Need, settings: ReplicaSettings
+) -> dict[str, Any]:
+    """What Ray is told of the replicas, in its own words.
+
+    A replica refuses what is more than its queue holds, in the protocol's words. Ray lets twice as
+    much through to it, so that this is how overload is answered; what is more waits in Ray's
+    proxies, up to ``max_queue`` in each, and is then refused in Ray's words.
+    """
+    at_a_time = settings.max_queue + settings.slots * need.max_batch
+    return {
+        "name": NAME,
+        **scale.to_ray(),
+        "max_ongoing_requests": 2 * at_a_time,
+        "max_queued_requests": max(1, settings.max_queue),
+        "ray_actor_options": {"num_cpus": need.cpus, "num_gpus": need.gpus},
+        "graceful_shutdown_timeout_s": settings.drain_s + 1.0,
+        "health_check_period_s": _HEALTH_PERIOD_S,
+        "max_constructor_retry_count": _CONSTRUCTIONS,
+    }
+
+
 def config_file(
     options: ServerOptions, settings: ReplicaSettings, deployment: Mapping[str, Any]
 ) -> str:
@@ -77,7 +105,7 @@ def config_file(
     Args:
         options: Where to listen.
         settings: What each replica is told.
-        deployment: ``deployment_options`` of the application.
+        deployment: ``deployment_options``.
     """
     document = {
         **proxy_options(options),

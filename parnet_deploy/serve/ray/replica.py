@@ -6,20 +6,17 @@ from collections.abc import AsyncIterator, Callable, MutableMapping
 from typing import Any
 
 from ...errors import BackendError, ServeError
-from ..logs import RequestLog
 from ..rest.app import RestApp
 from ..rpc.documents import DOCUMENTS
 from ..rpc.health import CHECK
 from ..rpc.listener import Handlers
 from ..security.limits import Limits
 from ..security.token import VARIABLE, Token, read_token
+from ..shell import Shell
 from .call import RayCalls, Serialized, method_path
 from .open import open_service
 from .rpcs import HEALTH_CHECK
 from .settings import ReplicaSettings
-
-NAME = "parnet"
-"""What Ray calls the deployment."""
 
 Message = MutableMapping[str, Any]
 
@@ -35,15 +32,15 @@ class Replica:
 
     async def __init__(self, settings: dict[str, Any]) -> None:  # type: ignore[misc]
         self._settings = found = ReplicaSettings.from_json(settings)
-        token, limits, log = _token(found), Limits(body_bytes=found.body_bytes), RequestLog()
+        token, limits = _token(found), Limits(body_bytes=found.body_bytes)
         name = _replica_name()
         self._service = open_service(found)
         await self._service.start()
-        handlers = Handlers(self._service, token, limits, log)
+        metrics = self._service.metrics
+        shell = Shell(self._service, on_refused=lambda wire, kind: metrics.refused("", wire, kind))
+        handlers = Handlers(shell, token, limits)
         self._calls = RayCalls(handlers, body_bytes=found.body_bytes, replica=name)
-        self._app = with_replica(
-            RestApp(self._service, token=token, limits=limits, log=log), name.encode("latin-1")
-        )
+        self._app = with_replica(RestApp(shell, token=token, limits=limits), name.encode("latin-1"))
 
     def __serve_build_asgi_app__(self) -> Any:
         """What answers REST: Ray asks once, after ``__init__``."""

@@ -24,7 +24,7 @@ _CONTROLLER = "SERVE_CONTROLLER_ACTOR"
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All that is to run on the cluster. ``deployment``: ``application.deployment_options``."""
+    """All that is to run on the cluster. ``deployment``: ``config.deployment_options``."""
 
     settings: ReplicaSettings
     deployment: dict[str, Any]

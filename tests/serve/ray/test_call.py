@@ -10,7 +10,6 @@ import grpc
 import numpy as np
 import pytest
 
-from parnet_deploy.serve.logs import RequestLog
 from parnet_deploy.serve.protocol import messages
 from parnet_deploy.serve.protocol.refusal import RefusedError
 from parnet_deploy.serve.ray.call import RayCalls, method_path
@@ -18,6 +17,7 @@ from parnet_deploy.serve.rpc.health import CHECK
 from parnet_deploy.serve.rpc.listener import Handlers
 from parnet_deploy.serve.security.limits import Limits
 from parnet_deploy.serve.security.token import Token
+from parnet_deploy.serve.shell import Shell
 from tests.serve.fake_service import MODEL, FakeService
 
 SECRET = "a" * 32
@@ -45,7 +45,7 @@ class Context:
 
 
 def make_calls(service: FakeService | None = None, token: Token | None = None) -> RayCalls:
-    handlers = Handlers(service or FakeService(), token, Limits(), RequestLog())
+    handlers = Handlers(Shell(service or FakeService()), token, Limits())
     return RayCalls(handlers, body_bytes=BODY_BYTES, replica="r1")
 
 

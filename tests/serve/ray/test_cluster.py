@@ -29,8 +29,8 @@ import grpc  # noqa: E402
 from parnet_deploy.placement import one  # noqa: E402
 from parnet_deploy.serve.options import ServerOptions  # noqa: E402
 from parnet_deploy.serve.protocol import messages  # noqa: E402
-from parnet_deploy.serve.ray.application import deployment_options  # noqa: E402
 from parnet_deploy.serve.ray.cluster import is_open  # noqa: E402
+from parnet_deploy.serve.ray.config import deployment_options  # noqa: E402
 from parnet_deploy.serve.ray.need import find_need  # noqa: E402
 from parnet_deploy.serve.ray.options import ScaleOptions  # noqa: E402
 from parnet_deploy.serve.ray.serving import Plan, served  # noqa: E402
