@@ -83,9 +83,9 @@ def mutated(draw: st.DrawFn, content: bytes) -> bytes:
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The paths of all values in a JSON document."""
-    keys = (
-        range(len(value)) if isinstance(value, list) else value if isinstance(value, dict) else ()
-    )
+    keys: Any = value if isinstance(value, dict) else ()
+    if isinstance(value, list):
+        keys = range(len(value))
     return [path, *(found for key in keys for found in places(value[key], (*path, key)))]
 
 

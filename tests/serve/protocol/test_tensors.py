@@ -107,8 +107,9 @@ def test_a_bool_is_0_or_1() -> None:
 
 @pytest.mark.parametrize("datatype", ["BF16", "FP8", "fp32", "STRING", "", None, 5, ["FP32"], {}])
 def test_unknown_datatypes(datatype: object) -> None:
-    with pytest.raises(RefusedError, match="expected one of BOOL, .*, FP32, FP64, BYTES") as caught:
+    with pytest.raises(RefusedError) as caught:
         check_datatype("x", datatype)
+    assert "expected one of BOOL, UINT8, " in str(caught.value)
     check_refusal(caught.value)
 
 
