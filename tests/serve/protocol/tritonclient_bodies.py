@@ -12,6 +12,7 @@ Run by a Python that has tritonclient[http,grpc]; it needs nothing of this packa
 from __future__ import annotations
 
 import base64
+import importlib.metadata
 import json
 import sys
 from typing import Any
@@ -41,9 +42,8 @@ EMPTY = np.zeros((0, 3), np.float32)
 def main(verb: str) -> None:
     """Do what the words on the command line say."""
     if verb == "record":
-        import tritonclient
-
-        found = {"tritonclient": tritonclient.__version__, "requests": [*_http(), *_grpc()]}
+        version = importlib.metadata.version("tritonclient")
+        found = {"tritonclient": version, "requests": [*_http(), *_grpc()]}
     else:
         found = [_read(**answer) for answer in json.load(sys.stdin)]
     json.dump(found, sys.stdout, indent=1)
