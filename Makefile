@@ -21,6 +21,8 @@ comma := ,
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
 BINDINGS := $(VENV)/tensorrt/.ready
+ORACLE := $(VENV)/oracle/.ready
+ENVIRONMENTS := tritonserver tritonclient kserve
 
 # One thread for each test process, and none that spins while it waits: the machine is shared.
 QUIET := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
@@ -28,7 +30,7 @@ QUIET := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
 # The Python for the tests on a GPU: an image's own will do if it has numpy, pytest and cuda-bindings.
 GPU_PYTHON ?= $(BIN)/python
 
-.PHONY: help install demo test test-all test-gpu gpu-fixtures check lint format proto bench build clean
+.PHONY: help install demo test test-all oracle conformance test-gpu gpu-fixtures check lint format proto bench build clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -61,14 +63,33 @@ $(BINDINGS): | $(READY)
 			|| install tensorrt_bindings 8.6.1; }
 	@touch $@
 
+# A real Triton server, and clients whose messages cannot live in one process with each other's.
+# Wheels for Linux on x86-64, Python 3.11 or 3.12.
+$(ORACLE): $(ENVIRONMENTS:%=tests/conformance/%.txt) | $(BIN)/python
+	@echo "Installing a Triton server and clients into $(VENV)/oracle: two minutes, 1.1 GB."
+	@set -e; for name in $(ENVIRONMENTS); do home="$(VENV)/oracle/$$name"; \
+		rm -rf "$$home"; $(BIN)/python -m venv "$$home"; \
+		"$$home/bin/python" -m pip install --disable-pip-version-check --quiet \
+			-r "tests/conformance/$$name.txt"; done
+	@$(VENV)/oracle/tritonserver/bin/python -m pip install --disable-pip-version-check --quiet \
+		--no-deps --config-settings editable_mode=compat -e .
+	@touch $@
+
 demo: $(READY) ## A trained network from checkpoint to answers, in about a minute
 	$(BIN)/parnet-deploy demo
 
 test: $(READY) ## Run the tests, but for the slow ones
-	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
+	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not conformance" \
+		$(PYTEST_ARGS)
 
-test-all: $(READY) $(BINDINGS) ## Run all tests
-	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+test-all: $(READY) $(BINDINGS) ## Run all tests, but for those that need a real Triton
+	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) -m "not conformance" $(PYTEST_ARGS)
+
+oracle: $(ORACLE) ## Install a real Triton server and the clients of others (.venv/oracle)
+
+conformance: $(READY) $(ORACLE) ## The clients of others against a real Triton, and against our server
+	$(QUIET) PARNET_REQUIRE_ORACLE=1 PARNET_ORACLE=$(abspath $(VENV)/oracle) \
+		$(BIN)/python -m pytest -m conformance $(PYTEST_ARGS) tests/conformance
 
 gpu-fixtures: $(READY) ## Make what the GPU tests cannot make without PyTorch (tests/gpu/prepared)
 	$(QUIET) $(BIN)/python -m tests.gpu.prepare
@@ -99,7 +120,7 @@ build: $(READY) ## Build the wheel and the source distribution into dist/
 	rm -rf build
 
 check: export PARNET_REQUIRE_STUBS := 1
-check: lint test-all build ## Everything that CI runs
+check: lint test-all conformance build ## Everything that CI runs
 
 bench: $(READY) ## Measure everything in benchmarks/ on ParNet-S (minutes; nothing else may run)
 	@set -e; for name in $(BENCHMARKS); do \
