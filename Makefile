@@ -28,7 +28,7 @@ QUIET := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
 # The Python for the tests on a GPU: an image's own will do if it has numpy, pytest and cuda-bindings.
 GPU_PYTHON ?= $(BIN)/python
 
-.PHONY: help install demo test test-all test-gpu gpu-fixtures check lint format proto bench build clean
+.PHONY: help install demo test test-all test-gpu test-page gpu-fixtures check lint format proto bench build clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -75,6 +75,9 @@ gpu-fixtures: $(READY) ## Make what the GPU tests cannot make without PyTorch (t
 
 test-gpu: ## Run the tests that need a GPU; none may be skipped for want of one (GPU_PYTHON=...)
 	PARNET_REQUIRE_GPU=1 $(GPU_PYTHON) -m pytest -m "gpu or tensorrt" $(PYTEST_ARGS) tests/gpu
+
+test-page: $(READY) ## Run the tests of the page; those in a browser may not be skipped (Chromium)
+	PARNET_REQUIRE_BROWSER=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/serve/page
 
 lint: $(READY) ## Style, types and layers
 	$(BIN)/ruff check .

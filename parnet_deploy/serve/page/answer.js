@@ -4,6 +4,7 @@ const FIRST = 5;
 const STEP = 10;
 const PARTS = [
   ["wire", "Network and browser"],
+  ["serve", "Receive and answer"],
   ["prepare", "Prepare image"],
   ["queue", "Wait for engine"],
   ["infer", "Engine"],
@@ -51,11 +52,12 @@ function msText(ms) {
   return `${ms.toFixed(ms < 10 ? 2 : ms < 100 ? 1 : 0)} ms`;
 }
 
-function showTiming({ totalMs, prepareMs, queueMs, inferMs, batch }) {
+function showTiming({ totalMs, serverMs, prepareMs, queueMs, inferMs, batch }) {
   $("total").textContent = msText(totalMs);
   const told = { prepare: prepareMs, queue: queueMs, infer: inferMs };
-  const server = Object.values(told).reduce((sum, ms) => sum + (ms ?? 0), 0);
-  told.wire = Math.max(0, totalMs - server);
+  const work = Object.values(told).reduce((sum, ms) => sum + (ms ?? 0), 0);
+  told.serve = serverMs === null ? null : Math.max(0, serverMs - work);
+  told.wire = Math.max(0, totalMs - (serverMs ?? work));
   const known = PARTS.filter(([key]) => told[key] !== null);
   $("split").replaceChildren(
     ...known.map(([key]) => {

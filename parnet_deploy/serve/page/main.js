@@ -67,6 +67,7 @@ async function chooseModel(name) {
   $("name").textContent = state.cards.length > 1 ? "parnet_deploy" : state.card.name;
   document.title = `${state.card.name} - parnet_deploy`;
   state.metadata = {};
+  $("card-problem").hidden = true;
   try {
     state.metadata = await askJson(modelPath(state.card.name));
   } catch (error) {
@@ -127,7 +128,7 @@ async function classify({ runs = 1, retries = RETRIES } = {}) {
     for (let run = 1; run <= runs; run++) {
       answer = await infer(state.card.name, state.bytes, running.signal);
       timings.push(answer.timing);
-      if (runs > 1) $("series").textContent = `run ${run} of ${runs}`;
+      if (runs > 1) $("repeat").textContent = `Run ${run} of ${runs}`;
     }
   } catch (error) {
     if (running.signal.aborted) return;
@@ -149,6 +150,7 @@ function begin() {
 }
 
 function finish() {
+  $("repeat").textContent = `Run ${RUNS} times`;
   $("working").hidden = true;
   $("result").ariaBusy = "false";
   $("again").disabled = $("repeat").disabled = false;

@@ -26,6 +26,7 @@ function showPicture(file, preprocessing) {
     $("crop-note").textContent = "";
   };
   image.src = shownUrl;
+  $("file").removeAttribute("aria-describedby"); // the hint goes with the drop zone
   $("drop").hidden = true;
   $("shown").hidden = false;
   $("main").classList.remove("empty");

@@ -96,7 +96,7 @@ function readFloats(buffer) {
   return Array.from({ length: buffer.byteLength / 4 }, (_, i) => view.getFloat32(4 * i, true));
 }
 
-/** "prepare;dur=1.5, batch;desc=4" to { prepareMs: 1.5, batch: 4 }; what is not said is null. */
+/** 'prepare;dur=1.5, batch;desc="4"' to { prepareMs: 1.5, batch: 4 }; what is not said is null. */
 function serverTiming(headers) {
   const found = {};
   for (const entry of (headers.get("Server-Timing") ?? "").split(",")) {
@@ -107,6 +107,6 @@ function serverTiming(headers) {
       if (["dur", "desc"].includes(key) && Number.isFinite(number)) found[name] = number;
     }
   }
-  const { prepare = null, queue = null, infer: engine = null, batch = null } = found;
-  return { prepareMs: prepare, queueMs: queue, inferMs: engine, batch };
+  const { total = null, prepare = null, queue = null, infer: engine = null, batch = null } = found;
+  return { serverMs: total, prepareMs: prepare, queueMs: queue, inferMs: engine, batch };
 }

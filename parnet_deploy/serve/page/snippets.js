@@ -3,7 +3,8 @@
 const shellText = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
 function curlSnippet(url, file, withToken) {
-  const [before, after] = inferHead("SIZE", { classification: FIRST }).split('"SIZE"');
+  const json = inferHead("SIZE", { classification: FIRST }).replace(',"outputs"', ',\n "outputs"');
+  const [before, after] = json.split('"SIZE"');
   const auth = withToken ? '  -H "Authorization: Bearer $TOKEN" \\\n' : "";
   return `image=${shellText(file)}
 size=$(wc -c < "$image")

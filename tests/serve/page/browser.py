@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
-import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     "--headless",
     "--no-sandbox",  # containers run tests as root; the page under test is our own
@@ -29,22 +29,20 @@ FLAGS = (
 LIMIT_S = 60.0
 
 
-def find_browser() -> str | None:
-    """The path of a Chromium; None if there is none."""
-    return next(filter(None, map(shutil.which, NAMES)), None)
-
-
 class Browser:
     """One process with a profile of its own, in ``directory``. Use it in ``with``."""
 
     def __init__(self, path: str, directory: Path) -> None:
-        there, self._out = os.pipe()
-        self._in, back = os.pipe()
+        there, self._out = _high_pipe()
+        self._in, back = _high_pipe()
         command = [path, *FLAGS, f"--user-data-dir={directory}", "--remote-debugging-pipe"]
-        shell = ["sh", "-c", f'exec "$@" 3<&{there} 4>&{back}', "sh", *command, "about:blank"]
+        move = (
+            f"import os, sys; os.dup2({there}, 3); os.dup2({back}, 4)\n"
+            "os.execv(sys.argv[1], sys.argv[1:])"
+        )
         environment = {**os.environ, "HOME": str(directory)}
         self._process = subprocess.Popen(
-            shell,
+            [sys.executable, "-c", move, *command, "about:blank"],
             pass_fds=(there, back),
             env=environment,
             stdout=subprocess.DEVNULL,
@@ -99,9 +97,7 @@ class Browser:
         found: dict[str, Any] = json.loads(message)
         return found
 
-    def open(
-        self, url: str, *, width: int = 1280, height: int = 900, dark: bool = False
-    ) -> Tab:
+    def open(self, url: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> Tab:
         """A new window of this size; below 600 pixels it is a phone, with touch."""
         context = self.call("Target.createBrowserContext")["browserContextId"]
         target = self.call("Target.createTarget", url="about:blank", browserContextId=context)
@@ -122,6 +118,15 @@ class Browser:
         tab.call("Emulation.setEmulatedMedia", features=[scheme])
         tab.call("Page.navigate", url=url)
         return tab
+
+
+def _high_pipe() -> tuple[int, int]:
+    """A pipe whose numbers are not 3 and 4, which the browser's ends become."""
+    low = os.pipe()
+    read, write = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 20) for end in low)
+    for end in low:
+        os.close(end)
+    return read, write
 
 
 class Tab:
@@ -154,9 +159,13 @@ class Tab:
 
     def wait(self, condition: str) -> None:
         """Until a JavaScript expression is true."""
-        look = f"const look = () => ({condition}) ? done(true) : now() < end ? again(look) : done(0)"
+        look = (
+            f"const look = () => ({condition}) ? done(true) : now() < end ? again(look) : done(0)"
+        )
         clock = f"const now = () => performance.now(), end = now() + {LIMIT_S * 500}"
-        code = f"new Promise(done => {{ {clock}, again = f => setTimeout(f, 10); {look}; look(); }})"
+        code = (
+            f"new Promise(done => {{ {clock}, again = f => setTimeout(f, 10); {look}; look(); }})"
+        )
         if not self.eval(code):
             raise AssertionError(f"never true: {condition}; the page says: {self.text('main')!r}")
 
@@ -183,9 +192,7 @@ class Tab:
             f"(document.querySelector({quoted}))"
         )
         for kind in ("mousePressed", "mouseReleased"):
-            self.call(
-                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
-            )
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def press(self, key: str, text: str = "") -> None:
         """A key, down and up."""

@@ -28,28 +28,42 @@ from parnet_deploy.preprocess import Preprocessing
 from parnet_deploy.serve.page.page import load_page
 
 LABELS = ["red", "green", "blue", *(f"shade {k}" for k in range(3, 30))]
-TIMING = "prepare;dur=1.25, queue;dur=0.5, infer;dur=3.75, batch;desc=2"
+TIMING = 'prepare;dur=1.250, queue;dur=0.500, infer;dur=3.750, total;dur=6.000, batch;desc="2"'
 
+
+def compared(error: float, tolerance: float) -> dict[str, Any]:
+    """A comparison as the reports have it."""
+    return {"error": error, "tolerance": tolerance, "passed": error <= tolerance}
+
+
+SEGMENT = {"name": "all", "parts": ["head"], "inputs": ["image"], "outputs": ["logits"]}
 CARDS: list[dict[str, Any]] = [
     {
         "name": "colours",
-        "version": "1",
-        "digest": "3f9a1c5e0b7d4f2286aa",
-        "input_size": "224x224",
+        "digest": "3f9a1c5e0b7d4f2286aa3f9a1c5e0b7d",
         "classes": len(LABELS),
         "labels": LABELS,
+        "input_size": "224x224",
+        "max_batch": 8,
+        "inputs": ["image", "encoded_image"],
         "preprocessing": Preprocessing().to_json(),
-        "backend": "onnxruntime",
-        "plan": "cpu-one-engine",
-        "placement": "one engine",
-        "precision": "float32",
-        "median_ms": 53.7,
-        "checks": [
-            {"what": "fused against trained", "result": "2.1e-07 of the largest logit"},
-            {"what": "canary at start", "result": "equal"},
-        ],
+        "source": {"parameters": 80754},
+        "running": {
+            "plan": "onnxruntime-fp32-auto",
+            "backend": "onnxruntime",
+            "placement": {"name": "one", "segments": [SEGMENT | {"device": 0}]},
+            "precision": "fp32",
+            "median_ms": 53.7,
+            "canary": compared(2e-7, 1e-4),
+        },
+        "evidence": {
+            "fuse": {
+                "proof": {"float64": compared(9.7e-16, 1e-10), "float32": compared(5e-7, 1e-5)}
+            },
+            "export": {"checks": [compared(6.1e-7, 1e-4), compared(2e-4, 1e-4)]},
+        },
     },
-    {"name": "bare <b>model</b>", "version": "1", "classes": 3, "labels": None},
+    {"name": "bare <i>model", "classes": 3, "labels": None},
 ]
 
 

@@ -75,8 +75,11 @@ def test_nothing_is_loaded_from_elsewhere(document: Document) -> None:
     text = load_page().body.decode().replace("http://www.w3.org/2000/svg", "")
     assert not re.search(r"(https?:)?//[a-z0-9.-]+\.[a-z]{2,}", text)
     assert not re.search(r"@import|url\(", document.inside["style"])
-    assert not re.search(r"\bimport\b|\beval\(|innerHTML|outerHTML|document\.write|insertAdjacent"
-                         r"|localStorage|sessionStorage|document\.cookie", document.inside["script"].replace("import json", ""))
+    assert not re.search(
+        r"\bimport\b|\beval\(|innerHTML|outerHTML|document\.write|insertAdjacent"
+        r"|localStorage|sessionStorage|document\.cookie",
+        document.inside["script"].replace("import json", ""),
+    )
 
 
 def test_no_inline_handlers_or_styles_that_the_policy_would_refuse(document: Document) -> None:
