@@ -1,0 +1,184 @@
+"""Inference over gRPC: messages to requests and answers to messages.
+
+Source: Open Inference Protocol v2 (gRPC), and Triton's extensions classification and parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+
+from . import messages
+from .checks import check_names, check_number, check_text
+from .contract import Document
+from .parameters import check_parameters, of_output, of_request, refuse_shared_memory
+from .request import Elements, InferInput, InferRequest, InferResponse, Parameter, WantedOutput
+from .tensors import (
+    BYTES,
+    DTYPES,
+    check_datatype,
+    check_range,
+    check_shape,
+    check_string_count,
+    elements_from_raw,
+    raw_from_elements,
+)
+from .wording import refuse, shown, shown_shape
+
+_ONE_WAY = "Send raw_input_contents for all inputs, or contents for all"
+
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    BYTES: "bytes_contents",
+}
+"""The field of ``InferTensorContents`` for each datatype; FP16 has none."""
+
+
+def parse(message_class: Any, content: bytes) -> Any:
+    """The message in these bytes.
+
+    For shells to call themselves: what gRPC's own deserializer raises, it answers as INTERNAL.
+
+    Raises:
+        RefusedError: They are no such message.
+    """
+    try:
+        return message_class.FromString(content)
+    except DecodeError:
+        refuse(
+            f"Message {message_class.DESCRIPTOR.name}",
+            got=f"{len(content)} bytes that are none",
+            expected="protobuf",
+            step="Generate the client from the protocol's own .proto file",
+        )
+
+
+def decode(message: Any) -> InferRequest:
+    """The request in a ``ModelInferRequest``.
+
+    Owns: raw tensors are views of bytes that the request itself holds.
+
+    Raises:
+        RefusedError: For whatever is wrong with it, and nothing else.
+    """
+    raws = list(message.raw_input_contents)
+    said = of_request(_parameters("the request", message.parameters))
+    check_number("Inputs of the request", len(message.inputs), least=1)
+    check_number("Outputs of the request", len(message.outputs), least=0)
+    if raws and len(raws) != len(message.inputs):
+        what, expected = "raw_input_contents of the request", f"{len(message.inputs)}, as inputs"
+        refuse(what, got=f"{len(raws)}", expected=expected, step=_ONE_WAY)
+    inputs = tuple(
+        _input(index, tensor, raws[index] if raws else None)
+        for index, tensor in enumerate(message.inputs)
+    )
+    outputs = tuple(_output(index, wanted) for index, wanted in enumerate(message.outputs))
+    check_names("Inputs of the request", [tensor.name for tensor in inputs])
+    check_names("Outputs of the request", [wanted.name for wanted in outputs])
+    return InferRequest(
+        model=check_text("Name of the model", message.model_name),
+        version=check_text("Version of the model", message.model_version),
+        id=check_text("Id of the request", message.id),
+        inputs=inputs,
+        outputs=outputs,
+        binary_default=True,
+        priority=said.priority,
+        timeout_us=said.timeout_us,
+        parameters=said.rest,
+    )
+
+
+def encode(response: InferResponse) -> Any:
+    """The ``ModelInferResponse`` of an answer; its tensors are always raw."""
+    message = messages.ModelInferResponse(
+        model_name=response.model, model_version=response.version, id=response.id
+    )
+    for tensor in response.outputs:
+        message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        message.raw_output_contents.append(raw_from_elements(tensor.datatype, tensor.data))
+    return message
+
+
+def message_of(message_class: Any, document: Document) -> Any:
+    """The message that says what a document of the service says.
+
+    The document must have no key that the message lacks: that would be a mistake of the server's.
+    """
+    return json_format.ParseDict(dict(document), message_class())
+
+
+def _input(index: int, tensor: Any, raw: bytes | None) -> InferInput:
+    name = check_text(f"Name of input {index}", tensor.name)
+    where = f"input {shown(name)}"
+    datatype = check_datatype(where, tensor.datatype)
+    shape = check_shape(where, list(tensor.shape))
+    if tensor.parameters:
+        refuse_shared_memory(where, _parameters(where, tensor.parameters))
+    if raw is None:
+        data = _from_contents(where, datatype, shape, tensor.contents)
+    elif tensor.HasField("contents"):
+        _refuse(where, "contents and raw contents", "one of the two")
+    else:
+        data = elements_from_raw(where, datatype, shape, raw)
+    return InferInput(name=name, datatype=datatype, shape=shape, data=data)
+
+
+def _from_contents(where: str, datatype: str, shape: tuple[int, ...], contents: Any) -> Elements:
+    """A tensor from the field of its datatype; the others must be empty."""
+    field = _CONTENTS.get(datatype)
+    if field is None:
+        _refuse(where, "contents", f"raw_input_contents: {datatype} has no field in a message")
+    for other, _ in contents.ListFields():
+        if other.name != field:
+            _refuse(where, other.name, f"{field} for {datatype}")
+    values = getattr(contents, field)
+    count = math.prod(shape)
+    if len(values) != count:
+        _refuse(where, f"{len(values)} elements", f"{count} for shape {shown_shape(shape)}")
+    if datatype == BYTES:
+        check_string_count(where, shape)
+        strings: list[bytes] = list(values)
+        return strings
+    numbers: list[Any] = list(values)
+    if DTYPES[datatype].kind in "iu":
+        check_range(where, datatype, numbers)
+    return np.array(numbers, DTYPES[datatype]).reshape(shape)
+
+
+def _output(index: int, wanted: Any) -> WantedOutput:
+    name = check_text(f"Name of output {index}", wanted.name)
+    where = f"output {shown(name)}"
+    parameters = _parameters(where, wanted.parameters) if wanted.parameters else {}
+    classes, binary = of_output(where, parameters, binary_default=True)
+    return WantedOutput(name=name, classification=classes, binary=binary)
+
+
+def _parameters(where: str, found: Any) -> Mapping[str, Parameter]:
+    """Parameters of a message, as JSON would have them."""
+    if not found:
+        return {}
+    return check_parameters(where, {name: _value(value) for name, value in found.items()})
+
+
+def _value(parameter: Any) -> Any:
+    choice = parameter.WhichOneof("parameter_choice")
+    return None if choice is None else getattr(parameter, choice)
+
+
+def _refuse(where: str, got: str, expected: str) -> NoReturn:
+    refuse(f"Data of {where}", got=got, expected=expected, step=_ONE_WAY)
