@@ -30,7 +30,9 @@ QUIET := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
 # The Python for the tests on a GPU: an image's own will do if it has numpy, pytest and cuda-bindings.
 GPU_PYTHON ?= $(BIN)/python
 
-.PHONY: help install demo test test-all oracle conformance test-gpu gpu-fixtures check lint format proto bench build clean
+# Targets with a description are commands, not files.
+.PHONY: help install demo test test-all oracle conformance test-page test-gpu gpu-fixtures \
+	check lint format proto bench build clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -96,6 +98,9 @@ gpu-fixtures: $(READY) ## Make what the GPU tests cannot make without PyTorch (t
 
 test-gpu: ## Run the tests that need a GPU; none may be skipped for want of one (GPU_PYTHON=...)
 	PARNET_REQUIRE_GPU=1 $(GPU_PYTHON) -m pytest -m "gpu or tensorrt" $(PYTEST_ARGS) tests/gpu
+
+test-page: $(READY) ## Run the tests of the page; those in a browser may not be skipped (Chromium)
+	PARNET_REQUIRE_BROWSER=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/serve/page
 
 lint: $(READY) ## Style, types and layers
 	$(BIN)/ruff check .

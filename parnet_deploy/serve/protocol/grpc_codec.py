@@ -16,7 +16,13 @@ from google.protobuf.message import DecodeError
 from . import messages
 from .checks import check_names, check_number, check_text
 from .contract import Document
-from .parameters import check_parameters, of_output, of_request, refuse_shared_memory
+from .parameters import (
+    check_parameter_number,
+    check_parameters,
+    of_output,
+    of_request,
+    refuse_shared_memory,
+)
 from .request import Elements, InferInput, InferRequest, InferResponse, Parameter, WantedOutput
 from .tensors import (
     BYTES,
@@ -76,12 +82,12 @@ def decode(message: Any) -> InferRequest:
     Raises:
         RefusedError: For whatever is wrong with it, and nothing else.
     """
-    raws = list(message.raw_input_contents)
     said = of_request(_parameters("the request", message.parameters))
     check_number("Inputs of the request", len(message.inputs), least=1)
     check_number("Outputs of the request", len(message.outputs), least=0)
+    raws = message.raw_input_contents
     if raws and len(raws) != len(message.inputs):
-        what, expected = "raw_input_contents of the request", f"{len(message.inputs)}, as inputs"
+        what, expected = "raw_input_contents of the request", f"{len(message.inputs)}: one an input"
         refuse(what, got=f"{len(raws)}", expected=expected, step=_ONE_WAY)
     inputs = tuple(
         _input(index, tensor, raws[index] if raws else None)
@@ -172,6 +178,7 @@ def _parameters(where: str, found: Any) -> Mapping[str, Parameter]:
     """Parameters of a message, as JSON would have them."""
     if not found:
         return {}
+    check_parameter_number(where, len(found))
     return check_parameters(where, {name: _value(value) for name, value in found.items()})
 
 
