@@ -269,7 +269,9 @@ def test_whatever_happens(limits, events):
         elif event[0] == "wait":
             now += event[1]
         poll()
-        assert queue.waiting.images <= max(limits.max_queue, 3)  # one may wait alone, whatever it is
+        assert queue.waiting.images <= max(
+            limits.max_queue, 3
+        )  # one may wait alone, whatever it is
     while running or queue.waiting:
         now += limits.max_delay_s + 0.1
         poll()
