@@ -23,6 +23,8 @@ READY := $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
 BINDINGS := $(VENV)/tensorrt/.ready
 ORACLE := $(VENV)/oracle/.ready
 ENVIRONMENTS := tritonserver tritonclient kserve
+RAY := $(VENV)/ray
+RAY_READY := $(RAY)/.ready
 
 # One thread for each test process, and none that spins while it waits: the machine is shared.
 QUIET := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
@@ -31,8 +33,8 @@ QUIET := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
 GPU_PYTHON ?= $(BIN)/python
 
 # Targets with a description are commands, not files.
-.PHONY: help install demo test test-all oracle conformance test-page test-gpu gpu-fixtures \
-	check lint format proto bench build clean
+.PHONY: help install demo ray test test-all oracle conformance test-page test-ray test-gpu \
+	gpu-fixtures check lint format proto bench build clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -77,6 +79,18 @@ $(ORACLE): $(ENVIRONMENTS:%=tests/conformance/%.txt) | $(BIN)/python
 		--no-deps --config-settings editable_mode=compat -e .
 	@touch $@
 
+# Ray Serve in an environment of its own: it needs an older protobuf than the rest is tested with.
+$(RAY_READY): setup.cfg pyproject.toml constraints-ray.txt | $(BIN)/python
+	@echo "Installing Ray Serve into $(RAY): half a minute, and 700 MB."
+	@$(BIN)/python -m venv $(RAY)
+	@$(RAY)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints-ray.txt \
+		--config-settings editable_mode=compat -e '.[cpu,serve,ray]' \
+		onnx pytest 'tritonclient[grpc,http]'
+	@$(RAY)/bin/python -m pip check
+	@touch $@
+
+ray: $(RAY_READY) ## Make .venv/ray, for parnet-deploy serve --ray
+
 demo: $(READY) ## A trained network from checkpoint to answers, in about a minute
 	$(BIN)/parnet-deploy demo
 
@@ -95,6 +109,9 @@ conformance: $(READY) $(ORACLE) ## The clients of others against a real Triton, 
 
 gpu-fixtures: $(READY) ## Make what the GPU tests cannot make without PyTorch (tests/gpu/prepared)
 	$(QUIET) $(BIN)/python -m tests.gpu.prepare
+
+test-ray: $(RAY_READY) ## Run the tests on a local Ray cluster of two nodes
+	$(QUIET) $(RAY)/bin/python -m pytest -m ray $(PYTEST_ARGS) tests/serve/ray
 
 test-gpu: ## Run the tests that need a GPU; none may be skipped for want of one (GPU_PYTHON=...)
 	PARNET_REQUIRE_GPU=1 $(GPU_PYTHON) -m pytest -m "gpu or tensorrt" $(PYTEST_ARGS) tests/gpu

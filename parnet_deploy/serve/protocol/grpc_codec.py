@@ -54,6 +54,9 @@ _CONTENTS = {
 }
 """The field of ``InferTensorContents`` for each datatype; FP16 has none."""
 
+_WIDTHS = {"int_contents": np.dtype(np.int32), "uint_contents": np.dtype(np.uint32)}
+"""Fields that narrower datatypes share, and what they hold."""
+
 
 def parse(message_class: Any, content: bytes) -> Any:
     """The message in these bytes.
@@ -160,10 +163,10 @@ def _from_contents(where: str, datatype: str, shape: tuple[int, ...], contents: 
         check_string_count(where, shape)
         strings: list[bytes] = list(values)
         return strings
-    numbers: list[Any] = list(values)
-    if DTYPES[datatype].kind in "iu":
-        check_range(where, datatype, numbers)
-    return np.array(numbers, DTYPES[datatype]).reshape(shape)
+    wide = np.fromiter(values[:], _WIDTHS.get(field, DTYPES[datatype]), count)
+    if field in _WIDTHS and count:
+        check_range(where, datatype, int(wide.min()), int(wide.max()))
+    return wide.astype(DTYPES[datatype], copy=False).reshape(shape)
 
 
 def _output(index: int, wanted: Any) -> WantedOutput:

@@ -30,6 +30,10 @@ from .wording import refuse, shown
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """Header that says how long the JSON is, when raw tensors follow it."""
 
+MAX_CONTAINERS = 65_536
+"""Lists and objects in the JSON of a request: Python's collector goes through all of them again and
+again while they are made, so a body of nothing else would hold up everybody for seconds."""
+
 
 def decode_request(
     model: str, version: str, body: bytes | bytearray | memoryview, header_length: str | None
@@ -129,6 +133,12 @@ def _json_size(header_length: str | None, available: int) -> int:
 
 def _parse(content: memoryview) -> dict[str, Any]:
     what = "JSON of the request"
+    if len(content) > MAX_CONTAINERS:
+        found = content.tobytes()
+        containers = found.count(b"[") + found.count(b"{")
+        if containers > MAX_CONTAINERS:
+            got, expected = f"{containers} lists and objects", f"at most {MAX_CONTAINERS}"
+            refuse(what, got=got, expected=expected, step="Send tensors flat, or raw behind it")
     try:
         document = orjson.loads(content)
     except orjson.JSONDecodeError as error:

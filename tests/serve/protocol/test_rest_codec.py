@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 
 from parnet_deploy.serve.protocol.refusal import RefusedError
 from parnet_deploy.serve.protocol.request import InferRequest, WantedOutput
-from parnet_deploy.serve.protocol.rest_codec import decode_request, encode_error, encode_response
+from parnet_deploy.serve.protocol.rest_codec import (
+    MAX_CONTAINERS,
+    decode_request,
+    encode_error,
+    encode_response,
+)
 from tests.serve.protocol.protocol_toys import (
     Tensor,
     answer,
@@ -157,6 +162,13 @@ def test_what_is_not_json(body: bytes) -> None:
 @pytest.mark.parametrize("body", [b"[]", b"1", b'"a"', b"null", b"true"])
 def test_json_that_is_no_object(body: bytes) -> None:
     assert "expected an object" in refused(body)
+
+
+def test_json_of_nothing_but_lists_is_refused_before_it_is_read() -> None:
+    rows = Tensor("FP32", (MAX_CONTAINERS - 5, 1), np.zeros((MAX_CONTAINERS - 5, 1), np.float32))
+    assert decode(json_body(rows, nested=True)).inputs[0].shape == rows.shape
+    body = b'{"inputs": [' + b"[]," * MAX_CONTAINERS
+    assert "got 65538 lists and objects, expected at most 65536" in refused(body)
 
 
 def changed(**change: Any) -> bytes:
