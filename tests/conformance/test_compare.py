@@ -8,6 +8,7 @@ import math
 import pytest
 
 from tests.conformance.compare import difference
+from tests.conformance.differences import KEPT, judge
 
 TENSOR = {"dtype": "float32", "shape": [1, 3], "values": [4.0, -1.0, math.nan]}
 CLASSES = {"dtype": "BYTES", "shape": [1, 2], "values": ["4.000000:0:cat", "-1.000000:1"]}
@@ -60,3 +61,20 @@ def test_errors_unlike():
     assert difference(ERROR, {**ERROR, "error": "status 400"})
     assert difference(ERROR, ANSWER)
     assert difference(ANSWER, ERROR)
+
+
+def test_a_listed_difference_must_be_as_listed():
+    theirs = {"answer": {"status": 500, "told": "error"}}
+    ours = {"answer": {"status": 400, "told": "error"}}
+    assert judge("raw_rest", "broken_json", ours, theirs) is None
+    assert "remove it" in judge("raw_rest", "broken_json", theirs, theirs)
+    assert "ours is" in judge("raw_rest", "broken_json", {"answer": {"status": 404}}, theirs)
+    other = {"answer": {"status": 200, "shape": [1]}}
+    assert "theirs is" in judge("raw_rest", "broken_json", ours, other)
+    assert "answer.status" in judge("raw_rest", "get_infer", ours, theirs)
+    assert judge("raw_rest", "get_infer", theirs, theirs) is None
+
+
+def test_lists_differences_once():
+    pairs = [(entry.suite, probe) for entry in KEPT for probe in entry.probes]
+    assert len(pairs) == len(set(pairs))

@@ -25,7 +25,8 @@ def send(method, where, body=None, **headers):
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, where, body, named)
         response = connection.getresponse()
-        return response.status, response.read(), dict(response.getheaders())
+        found = {name.lower(): value for name, value in response.getheaders()}
+        return response.status, response.read(), found
     finally:
         connection.close()
 
@@ -37,7 +38,7 @@ def outcome(*args, **headers):
         return {"status": status, "told": _told(body)}
     if not body:
         return {"status": status}
-    length = {k.lower(): v for k, v in named.items()}.get("inference-header-content-length")
+    length = named.get("inference-header-content-length")
     found = json.loads(body[: int(length)] if length else body)
     outputs = found.get("outputs") if isinstance(found, dict) else None
     if not outputs:
@@ -173,8 +174,26 @@ probe("identity")(lambda: post(packed, Content_Encoding="identity"))
 probe("encoding_unknown")(lambda: post(packed, Content_Encoding="br"))
 probe("gzip_damaged")(lambda: post(gzip.compress(packed)[:-20], Content_Encoding="gzip"))
 probe("gzip_that_is_none")(lambda: post(packed, Content_Encoding="gzip"))
-probe("accept_gzip")(
-    lambda: send("POST", path, packed, Accept_Encoding="gzip")[2].get("Content-Encoding")
+large = json.dumps(
+    {
+        "inputs": [
+            {
+                "name": IMAGE,
+                "shape": list(images.shape),
+                "datatype": "FP32",
+                "data": images.reshape(-1).tolist(),
+            }
+        ]
+    }
+).encode()
+for coding in ("gzip", "deflate"):
+    probe(f"accept_{coding}")(
+        lambda coding=coding: send("POST", path, large, Accept_Encoding=coding)[2].get(
+            "content-encoding"
+        )
+    )
+probe("accept_gzip_small")(
+    lambda: send("POST", path, packed, Accept_Encoding="gzip")[2].get("content-encoding")
 )
 probe("accept_both")(lambda: send("POST", path, packed, Accept_Encoding="deflate, gzip")[0])
 probe("accept_unknown")(lambda: send("POST", path, packed, Accept_Encoding="br")[0])

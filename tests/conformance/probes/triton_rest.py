@@ -155,9 +155,12 @@ def files(count, data=None, **more):
     return tensor(array, ENCODED, datatype="BYTES", **more)
 
 
+flat = np.array(target.files, dtype=np.object_)
 probe("encoded")(lambda: logits([files(1)]))
 probe("encoded_batch")(lambda: logits([files(2)]))
 probe("encoded_classes")(lambda: logits([files(2)], [wanted(classes=1)]))
+probe("encoded_flat")(lambda: logits([tensor(flat, ENCODED, datatype="BYTES")]))
+probe("encoded_column")(lambda: logits([tensor(flat[:, None], ENCODED, datatype="BYTES")]))
 probe("encoded_damaged")(lambda: logits([files(1, [target.files[0][:60]])]))
 probe("encoded_text")(lambda: logits([files(1, [b"no image"])]))
 probe("encoded_json_text")(lambda: logits([files(1, [b"no image"], binary=False)]))
