@@ -9,6 +9,7 @@ import pytest
 
 from parnet_deploy.errors import CheckFailedError
 from parnet_deploy.serve.model.options import ModelOptions
+from parnet_deploy.serve.protocol.refusal import RefusedError
 from parnet_deploy.serve.service import InferenceService
 from tests.runtime.runtime_toys import SPECS, fixed_size, images, reference
 from tests.serve.service_toys import SPEC, Opener, arrived, ask, image_input, publish, run
@@ -151,5 +152,26 @@ def test_swaps_come_one_after_another(paths):
             reports = await asyncio.gather(service.swap("toy", new), service.swap("toy", old))
             assert reports[0]["new"]["digest"] == reports[1]["old"]["digest"]
             assert is_from(await service.infer(ask(image_input(OLD_X)), arrived()), SPEC, OLD_X)
+
+    run(main())
+
+
+def test_a_server_that_stops_meanwhile_does_not_wait_and_leaves_nothing_open(paths):
+    old, new, _ = paths
+
+    async def main():
+        opener = Opener()
+        service = InferenceService([old], opener=opener)
+        await service.start()
+        opener.gate.clear()
+        swapping = asyncio.ensure_future(service.swap("toy", new))
+        await turn()
+        await service.close(drain_s=60)  # though the new one is still being opened
+        assert opener.opened[0].closed
+        opener.gate.set()
+        with pytest.raises(RefusedError) as caught:
+            await swapping
+        assert caught.value.kind == "draining"
+        assert [held.closed for held in opener.opened] == [True, True]
 
     run(main())
