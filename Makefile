@@ -33,7 +33,7 @@ QUIET := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
 GPU_PYTHON ?= $(BIN)/python
 
 # Targets with a description are commands, not files.
-.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*## .*/# Targets with a description are commands, not files.
+.PHONY: $(shell awk -F: '/^[a-z-]*:.*\043\043 / { print $$1 }' $(firstword $(MAKEFILE_LIST)))
 .PHONY: help install demo ray test test-all oracle conformance test-page test-ray test-gpu \
 	gpu-fixtures check lint format proto bench build clean
 =======
