@@ -34,11 +34,6 @@ GPU_PYTHON ?= $(BIN)/python
 
 # Targets with a description are commands, not files.
 .PHONY: $(shell awk -F: '/^[a-z-]*:.*\043\043 / { print $$1 }' $(firstword $(MAKEFILE_LIST)))
-.PHONY: help install demo ray test test-all oracle conformance test-page test-ray test-gpu \
-	gpu-fixtures check lint format proto bench build clean
-=======
-.PHONY: help install demo test test-all test-gpu test-page overload soak fuzz gpu-fixtures check lint format proto bench build clean
-/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
