@@ -33,8 +33,7 @@ QUIET := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
 GPU_PYTHON ?= $(BIN)/python
 
 # Targets with a description are commands, not files.
-.PHONY: help install demo ray test test-all oracle conformance test-page test-ray test-gpu \
-	gpu-fixtures check lint format proto bench build clean
+.PHONY: $(shell awk -F: '/^[a-z-]*:.*\043\043 / { print $$1 }' $(firstword $(MAKEFILE_LIST)))
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -118,6 +117,15 @@ test-gpu: ## Run the tests that need a GPU; none may be skipped for want of one 
 
 test-page: $(READY) ## Run the tests of the page; those in a browser may not be skipped (Chromium)
 	PARNET_REQUIRE_BROWSER=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/serve/page
+
+overload: $(READY) ## Serve 200 clients with a queue of 64 for OVERLOAD_SECONDS (30); nothing else may run
+	$(QUIET) $(BIN)/python -m tests.serve.load.overload
+
+soak: $(READY) ## Serve at 80 % of capacity for SOAK_MINUTES (10), every answer checked, growth bounded
+	$(QUIET) $(BIN)/python -m tests.serve.load.soak
+
+fuzz: $(READY) ## Send malformed requests to a real server, FUZZ_EXAMPLES (3000) for each test
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-3000} $(QUIET) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/serve/fuzz
 
 lint: $(READY) ## Style, types and layers
 	$(BIN)/ruff check .

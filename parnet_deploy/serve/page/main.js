@@ -54,7 +54,7 @@ async function loadModels() {
 /** The cards; of a server that gives none, the names in its repository. */
 async function listModels() {
   try {
-    return (await askJson("card")).models;
+    return Object.values((await askJson("card")).models);
   } catch (error) {
     if (error.status !== 404) throw error;
     return askJson("v2/repository/index", { method: "POST" });

@@ -22,7 +22,7 @@ import httptools
 from tests.serve.load import known as known_module
 from tests.serve.load.http_client import LIMIT_S, HttpClient, post
 from tests.serve.load.known import Known
-from tests.serve.load.tally import Tally
+from tests.serve.load.tally import Tally, spread
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -34,7 +34,8 @@ class Load:
     ``rest`` and ``grpc`` clients, every other one with an encoded image. Each sends ``each``
     requests, or as many as go into ``seconds``; one after the other, or all clients together
     ``rate`` in a second. ``deadlines_ms``: between which each request's own is drawn. After a
-    refusal a client waits as long as it is told, ``pause_s`` at most.
+    refusal a client waits as long as it is told and a random part more, so that they do not all
+    come back together; ``pause_s`` at most.
     """
 
     host: str
@@ -47,7 +48,7 @@ class Load:
     seconds: float | None = None
     rate: float | None = None
     deadlines_ms: tuple[int, int] | None = None
-    pause_s: float = 0.25
+    pause_s: float = 60.0
 
 
 class Client:
@@ -86,7 +87,7 @@ class Client:
             pause_s = await self.ask(f"{self.number}-{sent}", deadline_ms)
             sent += 1
             if pause_s is not None:
-                await asyncio.sleep(min(pause_s, load.pause_s))
+                await asyncio.sleep(min(self.random.uniform(1, 2) * pause_s, load.pause_s))
 
     def answered(
         self, request_id: str, found: tuple[str, Any], ms: float, deadline_ms: int
@@ -130,13 +131,13 @@ class RestClient(Client):
         if answer.status != 503:
             self.tally.unexpected.append(f"REST {answer.status}: {answer.body[:300]!r}")
             return None
-        self.tally.refused_ms.append(ms)
         retry_after = answer.headers.get("retry-after")
         try:
-            helpful = retry_after is not None and json.loads(answer.body)["error"]
+            reason = str(json.loads(answer.body)["error"])
         except (ValueError, KeyError, TypeError):
-            helpful = False
-        if not helpful:
+            reason = ""
+        self.tally.refuse(f"REST {reason}", ms)
+        if not reason or retry_after is None:
             self.tally.unhelpful.append(f"REST 503: {answer.headers} {answer.body[:300]!r}")
         return float(retry_after or 0.0)
 
@@ -174,10 +175,10 @@ class GrpcClient(Client):
             ms = 1e3 * (time.perf_counter() - begin)
             code, details = error.code(), error.details() or ""
             if code == grpc.StatusCode.UNAVAILABLE and ms < 1e3 * LIMIT_S:
-                self.tally.refused_ms.append(ms)
+                self.tally.refuse(f"gRPC {details}", ms)
                 if not details:
                     self.tally.unhelpful.append("gRPC UNAVAILABLE: no details")
-                return self.load.pause_s
+                return min(1.0, self.load.pause_s)
             kind = self.tally.unexpected
             if code == grpc.StatusCode.DEADLINE_EXCEEDED:  # the client's own limit: a hang
                 kind = self.tally.unanswered
@@ -194,11 +195,22 @@ async def drive(load: Load) -> dict[str, Any]:
     clients: list[Client] = [RestClient(load, n, known, tally) for n in range(load.rest)]
     clients += [GrpcClient(load, load.rest + n, known, tally) for n in range(load.grpc)]
     await asyncio.gather(*(client.open() for client in clients))
+    lags_ms: list[float] = []
+    lag = asyncio.create_task(_measure_lag(lags_ms))
     start_s = time.perf_counter()
     await asyncio.gather(*(client.run(start_s) for client in clients))
     seconds = time.perf_counter() - start_s
+    lag.cancel()
     await asyncio.gather(*(client.close() for client in clients))
-    return tally.report(seconds) | {"load": asdict(load)}
+    return tally.report(seconds) | {"own_lag_ms": spread(lags_ms), "load": asdict(load)}
+
+
+async def _measure_lag(lags_ms: list[float]) -> None:
+    """How late this process itself is: what a client's clock says too much at least."""
+    while True:
+        begin = time.perf_counter()
+        await asyncio.sleep(0.01)
+        lags_ms.append(1e3 * (time.perf_counter() - begin - 0.01))
 
 
 if __name__ == "__main__":

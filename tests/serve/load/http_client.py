@@ -28,6 +28,7 @@ class _Collector:
     def __init__(self) -> None:
         self.answer = HttpAnswer()
         self.parts: list[bytes] = []
+        self.parser = httptools.HttpResponseParser(self)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
@@ -37,6 +38,8 @@ class _Collector:
 
     def on_message_complete(self) -> None:
         self.answer.body = b"".join(self.parts)
+        self.answer.status = self.parser.get_status_code()
+        self.answer.keeps_open = self.parser.should_keep_alive()  # only known now
         self.answer.complete = True
 
 
@@ -88,14 +91,11 @@ async def read_answer(reader: asyncio.StreamReader) -> HttpAnswer:
         httptools.HttpParserError: What came is not HTTP.
     """
     collector = _Collector()
-    parser = httptools.HttpResponseParser(collector)
     while not collector.answer.complete:
         data = await reader.read(1 << 16)
         if not data:
             raise ConnectionError("closed before the whole response was there")
-        parser.feed_data(data)
-    collector.answer.status = parser.get_status_code()
-    collector.answer.keeps_open = parser.should_keep_alive()
+        collector.parser.feed_data(data)
     return collector.answer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +15,14 @@ _KEPT = 10
 class Tally:
     """Counts and times. Every request lands in exactly one of the first four.
 
-    ``refused``: politely, to be tried again. ``unexpected``: any other answer. ``unanswered``: none
-    at all. ``wrong``: answered with another image's logits, or NaN. ``mixed``: with another id.
-    ``late``: accepted, and answered after its deadline by the client's clock.
+    ``refused``: politely, to be tried again; times in ms by wire and reason. ``unexpected``: any
+    other answer. ``unanswered``: none at all. ``wrong``: answered with another image's logits, or
+    NaN. ``mixed``: with another id. ``late``: accepted, and answered after its deadline by the
+    client's clock. ``unhelpful``: refused without a reason, or without a time to come back.
     """
 
     ok_ms: list[float] = field(default_factory=list)
-    refused_ms: list[float] = field(default_factory=list)
+    refused: dict[str, list[float]] = field(default_factory=dict)
     unexpected: list[str] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
     wrong: int = 0
@@ -34,6 +36,15 @@ class Tally:
         """All of them."""
         kinds = (self.ok_ms, self.refused_ms, self.unexpected, self.unanswered)
         return sum(map(len, kinds))
+
+    @property
+    def refused_ms(self) -> list[float]:
+        """Of all reasons."""
+        return [ms for times in self.refused.values() for ms in times]
+
+    def refuse(self, reason: str, ms: float) -> None:
+        """Count a refusal; numbers in the reason do not tell it from another."""
+        self.refused.setdefault(re.sub(r"\d[\d.]*", "N", reason)[:120], []).append(ms)
 
     def report(self, seconds: float) -> dict[str, Any]:
         """Plain JSON."""
@@ -52,6 +63,10 @@ class Tally:
             "ok_per_s": len(self.ok_ms) / seconds,
             "ok_ms": spread(self.ok_ms),
             "refused_ms": spread(self.refused_ms),
+            "reasons": {
+                reason: {"count": len(times), **(spread(times) or {})}
+                for reason, times in sorted(self.refused.items())
+            },
             "examples": [
                 *self.unexpected[:_KEPT],
                 *self.unanswered[:_KEPT],

@@ -23,6 +23,7 @@ class Sample:
     fds: int
     threads: int
     cpu_s: float
+    waited_s: float  # its first thread, able to run and not let: the machine was busy
 
 
 def look(pid: int) -> Sample:
@@ -34,6 +35,7 @@ def look(pid: int) -> Sample:
         rss_bytes=int(fields[21]) * _PAGE_BYTES,
         fds=len(list((root / "fd").iterdir())),
         threads=int(fields[17]),
+        waited_s=int((root / "schedstat").read_text().split()[1]) / 1e9,
         cpu_s=(int(fields[11]) + int(fields[12])) * _TICK_S,
     )
 

@@ -101,7 +101,9 @@ class Stub:
     async def _card(self, request: Request) -> Response:
         if self.cards is None:
             return JSONResponse({"error": "no such path"}, 404)
-        return self._refused(request) or JSONResponse({"models": self.cards})
+        return self._refused(request) or JSONResponse(
+            {"models": {card["name"]: card for card in self.cards}}
+        )
 
     async def _index(self, request: Request) -> Response:
         return JSONResponse([{"name": "colours", "version": "1", "state": "READY", "reason": ""}])

@@ -252,9 +252,8 @@ def test_whatever_happens(limits, events):
             new = ticket(size=size, n=n, level=level, deadline_s=now + slack, queued_s=now)
             try:
                 batch = queue.submit(new, now)
-            except RefusedError as error:
-                assert error.kind in ("busy", "late")
-                assert new not in queue.waiting
+            except RefusedError:
+                assert list(queue.waiting) == before
                 continue
             admitted.append(new)
             before = sorted([*before, new], key=lambda one: one.level)
@@ -269,9 +268,7 @@ def test_whatever_happens(limits, events):
         elif event[0] == "wait":
             now += event[1]
         poll()
-        assert queue.waiting.images <= max(
-            limits.max_queue, 3
-        )  # one may wait alone, whatever it is
+        assert queue.waiting.images <= max(limits.max_queue, 3)  # one may wait alone
     while running or queue.waiting:
         now += limits.max_delay_s + 0.1
         poll()
