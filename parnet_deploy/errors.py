@@ -18,6 +18,7 @@
     │   ├── ExecutionError            one run failed; the next may succeed
     │   ├── OutOfMemoryError          the device has too little memory
     │   └── DeviceLostError           sticky: the device must not be used again
+    ├── ServeError                    the server cannot start: address, token, certificate
     └── CheckFailedError              exit 3: a proof did not hold
 
 A message reads ``<what> <where>: got <x>, expected <y>. <next step>.`` Anything that is not a
@@ -113,6 +114,10 @@ class DeviceLostError(BackendError):
     def __init__(self, message: str, device: int | None = None) -> None:
         super().__init__(message)
         self.device = device
+
+
+class ServeError(ParnetDeployError):
+    """The server cannot start: an address, port, token or certificate cannot be used."""
 
 
 class CheckFailedError(ParnetDeployError):

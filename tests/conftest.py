@@ -60,6 +60,7 @@ CAPABILITIES: dict[str, Callable[[], str | None]] = {
     "gpu": missing_gpu,
     "tensorrt": missing_tensorrt,
     "browser": missing_browser,
+    "ray": lambda: missing_module("ray", "ray"),
 }
 
 REQUIRED = {

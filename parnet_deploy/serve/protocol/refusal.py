@@ -20,6 +20,7 @@ Kind = Literal[
     "too-large",
     "failed",
     "not-offered",
+    "fixed",
     "busy",
     "late",
     "draining",
@@ -45,6 +46,7 @@ CODES: dict[Kind, Code] = {
     "too-large": Code(http=413, grpc="RESOURCE_EXHAUSTED"),
     "failed": Code(http=500, grpc="INTERNAL"),  # the engine
     "not-offered": Code(http=501, grpc="UNIMPLEMENTED"),
+    "fixed": Code(http=503, grpc="UNAVAILABLE"),  # loading by a client; as Triton answers it
     "busy": Code(http=503, grpc="UNAVAILABLE", retry=True),  # the queue is full
     "late": Code(http=503, grpc="UNAVAILABLE", retry=True),  # the deadline cannot be met
     "draining": Code(http=503, grpc="UNAVAILABLE", retry=True),
@@ -59,12 +61,15 @@ class RefusedError(ParnetDeployError):
         kind: Which code it gets, and the reason that metrics count it under.
         message: ``<what>: got <x>, expected <y>. <next step>.``
         retry_after_s: When to try again; None: not worth trying, or unknown.
+
+    ``counted``: the service's metrics have it already.
     """
 
     def __init__(self, kind: Kind, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.kind: Kind = kind
         self.retry_after_s = retry_after_s
+        self.counted = False
 
     @property
     def code(self) -> Code:

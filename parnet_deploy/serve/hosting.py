@@ -1,0 +1,333 @@
+"""``Host``: a name that clients ask for, and the deployments that answer to it in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import ParnetDeployError
+from .clock import Clock
+from .metrics import Metrics
+from .model.decoders import Decoders
+from .model.documents import DEFAULT_PRIORITY, PRIORITY_LEVELS, model_config, model_metadata
+from .model.options import ModelOptions
+from .model.outputs import make_output
+from .model.served_model import ServedModel
+from .model.signature import VERSION
+from .protocol.contract import Arrival, Document
+from .protocol.refusal import RefusedError
+from .protocol.request import InferRequest, InferResponse, Timings
+from .scheduling.dispatcher import Limits
+from .scheduling.scheduler import Scheduler
+from .service_options import ServiceOptions
+from .statistics import ModelStatistics
+
+ROWS_ON_LOOP = 4
+"""Rows of logits that are sorted on the event loop; more of them, in a thread."""
+
+ENGINE_GRACE_S = 5.0
+"""How long a run that nobody waits for any more may still take when its model is closed."""
+
+_LOG = logging.getLogger(__name__)
+
+Opener = Callable[[ModelOptions], ServedModel]
+
+
+@dataclass(eq=False)
+class Generation:
+    """One deployment in service. ``requests`` are those that it still owes an answer."""
+
+    model: ServedModel
+    scheduler: Scheduler
+    requests: int = 0
+    idle: asyncio.Event | None = None
+
+    def enter(self) -> None:
+        """A request came."""
+        self.requests += 1
+
+    def leave(self) -> None:
+        """A request was answered."""
+        self.requests -= 1
+        if not self.requests and self.idle is not None:
+            self.idle.set()
+
+    async def retire(self, clock: Clock, cap_s: float, refusal: RefusedError) -> None:
+        """Answer what is owed, for so long at most, refuse the rest, and close the engines."""
+        self.idle = asyncio.Event()
+        if not self.requests:
+            self.idle.set()
+        timer = clock.call_at(clock.now() + cap_s, self.idle.set)
+        await self.idle.wait()
+        timer.cancel()
+        self.scheduler.refuse_all(refusal)
+        if await self.scheduler.close(ENGINE_GRACE_S):
+            await asyncio.to_thread(self.model.close)
+        else:
+            _LOG.error(
+                "model %s: its engine does not come back; it is left behind", self.model.name
+            )
+
+
+class Host:
+    """One served name. Lives on one event loop.
+
+    Owns: the deployments that it opened, until ``close``.
+    """
+
+    def __init__(
+        self,
+        model: ModelOptions,
+        options: ServiceOptions,
+        *,
+        clock: Clock,
+        decoders: Decoders,
+        metrics: Metrics,
+        opener: Opener = ServedModel.open,
+    ) -> None:
+        self.statistics = ModelStatistics()
+        self.name = ""  # what clients call it; known when the deployment is open
+        self._wanted, self._options = model, options
+        self._clock, self._decoders, self._metrics, self._open = clock, decoders, metrics, opener
+        self._now: Generation | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._older: set[Generation] = set()
+        self._swapping = asyncio.Lock()
+        self._closed = False
+
+    @property
+    def model(self) -> ServedModel:
+        """The deployment that answers now."""
+        return self._current().model
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can answer."""
+        return self._now is not None and self._now.scheduler.lost is None
+
+    @property
+    def waiting_images(self) -> int:
+        """Images that wait for an engine, those of retiring deployments included."""
+        return sum(generation.scheduler.waiting_images for generation in self._generations())
+
+    @property
+    def requests(self) -> int:
+        """Requests that are not answered yet."""
+        return sum(generation.requests for generation in self._generations())
+
+    async def start(self) -> None:
+        """Open the deployment and run its canary.
+
+        Raises:
+            ParnetDeployError: It cannot be opened; see ``ServedModel.open``.
+        """
+        self._now = await self._generation(self._wanted)
+        self.name = self.model.name
+        self._announce()
+
+    async def infer(self, request: InferRequest, arrival: Arrival) -> InferResponse:
+        """See ``contract.Service``."""
+        generation = self._current()  # and it stays this one, whatever takes over meanwhile
+        generation.enter()
+        try:
+            return await self._answer(generation, request, arrival)
+        finally:
+            generation.leave()
+
+    async def swap(self, options: ModelOptions | None = None) -> Document:
+        """Let another deployment take over, or the same one as it is on disk now.
+
+        It is opened and passes its canary beside the one that answers. From then on new requests
+        are its own, and the old one is closed when it has answered those that it had. Both are in
+        memory for that long.
+
+        Args:
+            options: The other deployment; None: the same path. The name stays, whatever it says.
+
+        Returns: model, and old and new with digest, plan and memory_bytes.
+
+        Raises:
+            ParnetDeployError: The new one cannot be opened; the old one goes on as before.
+        """
+        async with self._swapping:
+            old, name = self._current(), self.name
+            wanted = options or old.model.options
+            wanted = ModelOptions(**{**_fields(wanted), "name": name})
+            try:
+                new = await self._generation(wanted)
+            except BaseException as error:
+                self._metrics.swapped(name, "failed")
+                if isinstance(error, ParnetDeployError):
+                    _LOG.error("model %s: the new deployment was not taken: %s", name, error)
+                raise
+            if self._closed:  # meanwhile: the old one is gone, and nobody would close this one
+                await new.retire(self._clock, 0.0, self._stopped())
+                raise self._stopped()
+            self._now = new
+            self._metrics.swapped(name, "done")
+            self._announce()
+            self._older.add(old)
+            refusal = RefusedError("late", f"model {name}: it was replaced. Try again.")
+            task = asyncio.ensure_future(old.retire(self._clock, self._options.deadline_s, refusal))
+            self._retiring.add(task)
+            task.add_done_callback(lambda done: self._forget(task, old))
+            return {"model": name, "old": _summary(old.model), "new": _summary(new.model)}
+
+    async def close(self, drain_s: float) -> None:
+        """Answer what is owed, for so long at most, refuse the rest, and close everything."""
+        self._closed = True
+        now, self._now = self._now, None
+        if now is not None:
+            self._older.add(now)
+            await now.retire(self._clock, drain_s, self._stopped())
+            self._older.discard(now)
+        if self._retiring:
+            await asyncio.gather(*self._retiring)
+
+    def metadata(self) -> Document:
+        """See ``contract.Service.model_metadata``."""
+        return model_metadata(self.model.signature, self.model.backend)
+
+    def config(self) -> Document:
+        """See ``contract.Service.model_config``."""
+        model = self.model
+        return model_config(
+            model.signature,
+            backend=model.backend,
+            devices=model.devices,
+            slots=model.options.slots,
+            max_queue=self._options.max_queue,
+            max_delay_s=self._options.max_delay_ms / 1e3,
+            deadline_s=self._options.deadline_s,
+            facts=_facts(model),
+        )
+
+    def _current(self) -> Generation:
+        if self._now is None:
+            raise RefusedError("not-ready", "model: it is not open, expected a started server.")
+        return self._now
+
+    def _stopped(self) -> RefusedError:
+        return RefusedError(
+            "draining", f"model {self.name}: the server has stopped. Ask another one."
+        )
+
+    def _generations(self) -> list[Generation]:
+        now = [] if self._now is None else [self._now]
+        return [*now, *self._older]
+
+    async def _generation(self, options: ModelOptions) -> Generation:
+        model = await asyncio.to_thread(self._open, options)
+        limits = Limits(
+            max_batch=model.signature.max_batch,
+            slots=options.slots,
+            max_queue=self._options.max_queue,
+            max_delay_s=self._options.max_delay_ms / 1e3,
+        )
+        try:
+            run_s = await asyncio.to_thread(_warm_up, model)
+            scheduler = Scheduler(
+                model=model.name,
+                run=model.run,
+                limits=limits,
+                clock=self._clock,
+                on_run=self._ran,
+            )
+        except BaseException:
+            await asyncio.to_thread(model.close)
+            raise
+        scheduler.seed(*model.signature.size.high, 1, run_s)
+        return Generation(model, scheduler)
+
+    async def _answer(
+        self, generation: Generation, request: InferRequest, arrival: Arrival
+    ) -> InferResponse:
+        model, signature = generation.model, generation.model.signature
+        signature.check_version(request.version)
+        wanted = signature.check_outputs(request)
+        images = signature.check_inputs(request)
+        deadline_s = arrival.at_s + self._time_limit_s(request, arrival)
+        prepare_s = 0.0
+        if isinstance(images, list):
+            assert signature.preprocessing is not None  # or the input would have been refused
+            start_s = self._clock.now()
+            images = await self._decoders.decode(images, signature.preprocessing, deadline_s)
+            prepare_s = self._clock.now() - start_s
+        level = request.priority
+        if not 1 <= level <= PRIORITY_LEVELS:
+            level = DEFAULT_PRIORITY
+        answer = await generation.scheduler.answer(images, level=level, deadline_s=deadline_s)
+        logits, labels = answer.logits, signature.labels
+        if len(logits) > ROWS_ON_LOOP and any(one.classification for one in wanted):
+            outputs = await asyncio.to_thread(
+                lambda: tuple(make_output(one, logits, labels) for one in wanted)
+            )
+        else:
+            outputs = tuple(make_output(one, logits, labels) for one in wanted)
+        return InferResponse(
+            model=model.name,
+            version=VERSION,
+            id=request.id,
+            outputs=outputs,
+            timings=Timings(
+                prepare_s=prepare_s,
+                queue_s=answer.queue_s,
+                infer_s=answer.infer_s,
+                batch=answer.batch,
+            ),
+        )
+
+    def _time_limit_s(self, request: InferRequest, arrival: Arrival) -> float:
+        limit_s = self._options.deadline_s
+        if request.timeout_us > 0:
+            limit_s = min(limit_s, request.timeout_us / 1e6)
+        if arrival.left_s is not None:
+            limit_s = min(limit_s, arrival.left_s)
+        return limit_s
+
+    def _ran(self, images: int, run_s: float) -> None:
+        self.statistics.ran(images, run_s)
+        self._metrics.ran(self.name, images)
+
+    def _announce(self) -> None:
+        model = self.model
+        self._metrics.runs(model.name, _facts(model))
+        _LOG.info("model %s: now answered by %s", model.name, _facts(model))
+
+    def _forget(self, task: asyncio.Task[None], old: Generation) -> None:
+        self._retiring.discard(task)
+        self._older.discard(old)
+
+
+def _warm_up(model: ServedModel) -> float:
+    """Seconds of one run at the largest size, once everything for it is there."""
+    signature = model.signature
+    images = np.zeros((1, signature.spec.in_channels, *signature.size.high), np.float32)
+    model.run(images)
+    start_s = time.perf_counter()
+    model.run(images)
+    return time.perf_counter() - start_s
+
+
+def _facts(model: ServedModel) -> dict[str, str]:
+    about = model.about
+    keys = ("plan", "backend", "precision")
+    return {"digest": model.digest, **{key: str(about.get(key)) for key in keys}}
+
+
+def _fields(options: ModelOptions) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ModelOptions.__dataclass_fields__}
+
+
+def _summary(model: ServedModel) -> dict[str, Any]:
+    return {
+        "digest": model.digest,
+        "plan": model.about["plan"],
+        "memory_bytes": model.memory_bytes,
+    }

@@ -1,0 +1,102 @@
+"""What the server writes down: one line a request, as text or JSON; never a token or a payload."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .protocol.contract import Wire
+from .protocol.refusal import RefusedError
+from .protocol.request import Timings
+
+LOGGER = logging.getLogger("parnet_deploy.serve")
+_LINES_A_SECOND = 10  # of each reason; an overload must not become one of the log too
+
+
+class RequestLog:
+    """Writes finished requests: answers at level INFO, refusals at WARNING, bugs at ERROR.
+
+    Of refusals for one reason a few lines a second are written, and how many were left out before.
+    Not thread-safe: it belongs to the event loop.
+    """
+
+    def __init__(
+        self, logger: logging.Logger = LOGGER, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._logger, self._clock = logger, clock
+        self._second = 0
+        self._written: dict[str, int] = {}
+        self._left_out: dict[str, int] = {}
+
+    def answered(
+        self, wire: Wire, request_id: str, what: str, timings: Timings | None, total_s: float
+    ) -> None:
+        """A request was answered. ``what``: method and path, or the rpc."""
+        if not self._logger.isEnabledFor(logging.INFO):
+            return
+        fields: dict[str, Any] = {"wire": wire, "id": request_id, "what": what, "status": "ok"}
+        if timings is not None:
+            fields |= {"batch": timings.batch}
+            for name in ("prepare", "queue", "infer"):
+                fields[f"{name}_ms"] = round(1e3 * getattr(timings, f"{name}_s"), 3)
+        self._write(logging.INFO, fields, total_s)
+
+    def refused(
+        self, wire: Wire, request_id: str, what: str, error: RefusedError, total_s: float
+    ) -> None:
+        """A request was refused, whoever is to blame."""
+        reason = error.kind
+        second = int(self._clock())
+        if second != self._second:
+            self._second = second
+            self._written.clear()
+        self._written[reason] = self._written.get(reason, 0) + 1
+        if self._written[reason] > _LINES_A_SECOND:
+            self._left_out[reason] = self._left_out.get(reason, 0) + 1
+            return
+        fields: dict[str, Any] = {"wire": wire, "id": request_id, "what": what, "status": reason}
+        left_out = self._left_out.pop(reason, 0)
+        if left_out:
+            fields["left_out"] = left_out
+        self._write(logging.WARNING, {**fields, "error": str(error)}, total_s)
+
+    def broke(self, wire: Wire, request_id: str, what: str, total_s: float) -> None:
+        """A bug; called where the exception is handled, for its traceback."""
+        fields = {"wire": wire, "id": request_id, "what": what, "status": "bug"}
+        self._write(logging.ERROR, fields, total_s, trace=True)
+
+    def _write(
+        self, level: int, fields: dict[str, Any], total_s: float, *, trace: bool = False
+    ) -> None:
+        fields["total_ms"] = round(1e3 * total_s, 3)
+        self._logger.log(level, "request", exc_info=trace, extra={"fields": fields})
+
+
+class TextFormatter(logging.Formatter):
+    """For people: ``request wire=rest id=... status=ok total_ms=1.2``."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """One line, whatever a client sent."""
+        fields = getattr(record, "fields", {})
+        parts = [record.getMessage(), *(f"{name}={value}" for name, value in fields.items())]
+        return "".join(c if c.isprintable() else "?" for c in " ".join(parts))
+
+
+class JsonFormatter(logging.Formatter):
+    """For machines: one JSON object a line, ``time`` in seconds since 1970."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON."""
+        entry = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)

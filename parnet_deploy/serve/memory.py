@@ -1,0 +1,32 @@
+"""How this process gives memory back: not at once, since the next request wants it again."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+_MMAP_BYTES = 32 * 2**20  # the most that glibc takes
+_TRIM_BYTES = 128 * 2**20
+_PAD_BYTES = 16 * 2**20  # how much more than needed is taken at a time, and kept
+
+
+def keep_freed_memory() -> bool:
+    """Let malloc keep up to 128 MiB of what was freed; whether it was told so (glibc only).
+
+    By default glibc maps each block of more than 128 KiB anew and unmaps it when it is freed, and
+    the kernel clears its pages each time. A request of 602 kB passes through several such blocks:
+    see docs/serving.md for what that costs. For a process that does nothing but serve.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    wanted = {
+        _M_MMAP_THRESHOLD: _MMAP_BYTES,
+        _M_TRIM_THRESHOLD: _TRIM_BYTES,
+        _M_TOP_PAD: _PAD_BYTES,
+    }
+    return all([mallopt(name, value) for name, value in wanted.items()])

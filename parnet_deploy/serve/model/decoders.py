@@ -1,0 +1,131 @@
+"""Encoded images to network input, in a few threads of their own: the event loop never decodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InputError
+from ...preprocess import Preprocessing, load_image
+from ..clock import Clock
+from ..protocol.refusal import RefusedError
+
+Images = NDArray[np.float32]  # (N, C, H, W)
+
+
+class Decoders:
+    """Decodes for all models. Lives on one event loop; nothing in it blocks that.
+
+    Args:
+        threads: How many images are decoded at the same time.
+        max_waiting: How many images may be decoded or wait for it; more are refused.
+        max_image_bytes: Largest encoded image.
+        clock: Where deadlines are counted.
+
+    Owns: its threads, until ``close``.
+    """
+
+    def __init__(
+        self, *, threads: int, max_waiting: int, max_image_bytes: int, clock: Clock
+    ) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="parnet-decode")
+        self._max_waiting, self._max_image_bytes = max_waiting, max_image_bytes
+        self._clock, self._threads = clock, threads
+        self._waiting = 0  # images
+        self._each_s = 0.0  # how long one took lately
+
+    async def decode(
+        self, encoded: Sequence[bytes], preprocessing: Preprocessing, deadline_s: float
+    ) -> Images:
+        """Decode and prepare the images of one request.
+
+        Raises:
+            RefusedError: too-large, or invalid with the index of the image; busy; late.
+        """
+        for index, content in enumerate(encoded):
+            if len(content) > self._max_image_bytes:
+                raise RefusedError(
+                    "too-large",
+                    f"encoded_image[{index}]: got {len(content)} bytes, expected at most "
+                    f"{self._max_image_bytes}. Make the image smaller.",
+                )
+        if self._waiting and self._waiting + len(encoded) > self._max_waiting:
+            raise RefusedError(
+                "busy",
+                f"decoders: got {self._waiting} images waiting, expected at most "
+                f"{self._max_waiting} with {len(encoded)} more. Try again later.",
+                retry_after_s=self._waiting * self._each_s / self._threads,
+            )
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Images] = loop.create_future()
+        work = self._pool.submit(self._prepare, encoded, preprocessing)
+        self._waiting += len(encoded)
+
+        def settle() -> None:
+            self._waiting -= len(encoded)
+            if not answer.done():
+                _copy_outcome(work, answer)
+
+        work.add_done_callback(lambda done: _tell(loop, settle))
+        timer = self._clock.call_at(deadline_s, _refuse_late, answer)
+        try:
+            return await answer
+        finally:
+            timer.cancel()
+            work.cancel()  # does nothing once it runs
+
+    def _prepare(self, encoded: Sequence[bytes], preprocessing: Preprocessing) -> Images:
+        start_s = self._clock.now()
+        try:
+            return prepare_images(encoded, preprocessing)
+        finally:
+            self._each_s = (self._clock.now() - start_s) / len(encoded)
+
+    def close(self) -> None:
+        """Decode nothing more. What is being decoded is finished, and nobody waits for it."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def prepare_images(encoded: Sequence[bytes], preprocessing: Preprocessing) -> Images:
+    """Decode images into one batch.
+
+    Raises:
+        RefusedError: invalid, with the index of the first that cannot be read.
+    """
+    found = []
+    for index, content in enumerate(encoded):
+        try:
+            found.append(load_image(content, preprocessing))
+        except InputError as error:
+            raise RefusedError("invalid", f"encoded_image[{index}]: {error}") from error
+    return found[0][np.newaxis] if len(found) == 1 else np.stack(found)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, settle: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(settle)
+    except RuntimeError:  # the loop is closed: nobody waits any more
+        return
+
+
+def _copy_outcome(work: Future[Images], answer: asyncio.Future[Images]) -> None:
+    if work.cancelled():
+        answer.set_exception(
+            RefusedError("draining", "decoders: the server is stopping. Ask another one.")
+        )
+    elif (error := work.exception()) is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(work.result())
+
+
+def _refuse_late(answer: asyncio.Future[Images]) -> None:
+    if not answer.done():
+        answer.set_exception(
+            RefusedError("late", "deadline: it passed while the images were decoded. Try again.")
+        )
+        answer.exception()  # seen: nobody need be there to take it

@@ -1,0 +1,117 @@
+"""A process that does nothing but serve: signals, the event loop, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+
+from ..errors import ParnetDeployError
+from .logs import LOGGER
+from .memory import keep_freed_memory
+from .server import Server
+
+Reload = Callable[[], Awaitable[None]]
+"""Takes what is on disk now into service, if it is another one."""
+
+
+def serve_until_stopped(
+    make_server: Callable[[], Server],
+    *,
+    on_ready: Callable[[Server], None],
+    reload: Reload | None = None,
+    watch_s: float | None = None,
+) -> bool:
+    """Serve until SIGTERM or SIGINT; then drain. A second signal ends it at once.
+
+    SIGHUP, and every ``watch_s`` seconds, calls ``reload``; if that fails, what was served goes on.
+    To be called in the main thread. The event loop is uvloop's where that is installed.
+
+    Args:
+        make_server: Called on the event loop.
+        on_ready: Called when it answers.
+        reload: None: SIGHUP is ignored.
+        watch_s: None: only SIGHUP reloads.
+
+    Returns: Whether it had time to drain.
+
+    Raises:
+        ParnetDeployError: The server cannot start.
+    """
+    keep_freed_memory()
+    run = _event_loop_runner()
+    return run(_Process(make_server, on_ready, reload, watch_s).run())
+
+
+class _Process:
+    def __init__(
+        self,
+        make_server: Callable[[], Server],
+        on_ready: Callable[[Server], None],
+        reload: Reload | None,
+        watch_s: float | None,
+    ) -> None:
+        self._make_server, self._on_ready = make_server, on_ready
+        self._reload_models, self._watch_s = reload, watch_s
+        self._stop, self._at_once = asyncio.Event(), asyncio.Event()
+        self._changed = asyncio.Event()
+
+    async def run(self) -> bool:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._changed.set)
+        server = self._make_server()
+        if not await _unless(self._stop, server.start()):
+            await server.close(drain_s=0.0)
+            return True
+        self._on_ready(server)
+        reloading = asyncio.ensure_future(self._reload_forever())
+        await self._stop.wait()
+        reloading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reloading
+        LOGGER.info("stopping: no new requests; another signal ends it at once")
+        if await _unless(self._at_once, server.close()):
+            return True
+        await server.close(drain_s=0.0)
+        return False
+
+    def _on_stop(self) -> None:
+        (self._at_once if self._stop.is_set() else self._stop).set()
+
+    async def _reload_forever(self) -> None:
+        while self._reload_models is not None:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), self._watch_s)
+            self._changed.clear()
+            try:
+                await self._reload_models()
+            except ParnetDeployError as error:
+                LOGGER.error("reload: what was served goes on; %s", error)
+            except Exception:
+                LOGGER.exception("reload: what was served goes on")
+
+
+async def _unless(event: asyncio.Event, work: Awaitable[None]) -> bool:
+    """Do the work; whether it was done before the event came, which cancels it."""
+    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
+    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if task.done():
+        task.result()
+        return True
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    return False
+
+
+def _event_loop_runner() -> Callable[[Awaitable[bool]], bool]:
+    try:
+        found: Callable[[Awaitable[bool]], bool] = import_module("uvloop").run
+    except ModuleNotFoundError:
+        return asyncio.run  # type: ignore[return-value]
+    return found

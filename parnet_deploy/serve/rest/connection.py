@@ -1,0 +1,215 @@
+"""One HTTP connection: uvicorn's, with what it lacks: limits on heads, and on slow clients.
+
+uvicorn's httptools protocol parses and speaks ASGI. Added here: bounds on the head's size and
+number of headers, errors as JSON, one wake-up for a whole body instead of one for each 64 KiB, and
+since when a client keeps the connection waiting, which ``look`` acts upon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from ..protocol.refusal import RefusedError
+from ..security.limits import Limits
+from .answer import Answer, refusal_answer
+
+Phase = Literal["new", "head", "body", "answer", "idle"]
+"""What is awaited: a first byte, the rest of the head, of the body, our own answer, or nothing."""
+
+
+class GuardedConnection(HttpToolsProtocol):
+    """Made by ``RestListener``, which also looks at it from time to time."""
+
+    limits = Limits()  # a listener's own are in its subclass
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.access_log = False
+        self._phase: Phase = "new"
+        self._since_s = self.loop.time()
+        self._messages = self._unparsed_bytes = 0
+        self._head_bytes = self._header_count = self._body_bytes = 0
+        self._stuck_since_s: float | None = None
+        self._closing_since_s: float | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Refuse at once what is one connection too many."""
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            message = f"connections: got more than {self.limits.connections}. Try again later."
+            self._refuse(RefusedError("busy", message))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Cancel the request that is being answered: nobody waits for it any more."""
+        unanswered = self.cycle is not None and not self.cycle.response_complete
+        self.pipeline.clear()
+        super().connection_lost(exc)
+        if unanswered and self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came; what is no HTTP is refused as JSON, and ends the connection."""
+        if self.parser is None or self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        if self._phase in ("new", "idle"):
+            self._enter("head")
+        begun = self._messages + (self._unparsed_bytes == 0)
+        in_head = self._phase == "head"
+        try:
+            self.parser.feed_data(data)
+            if in_head and self._phase == "head" and self._messages <= begun:
+                self._unparsed_bytes += len(data)  # all of it is head, and the head goes on
+                self._check_head(self._unparsed_bytes)
+        except httptools.HttpParserUpgrade:
+            pass  # not spoken: the request is answered as if it had not asked
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(cause if isinstance(cause, RefusedError) else _NO_HTTP)
+        except RefusedError as error:
+            self._refuse(error)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._messages += 1
+        self._head_bytes = self._header_count = self._body_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Part of the request line."""
+        self._head_bytes += len(url)
+        self._check_head(self._head_bytes)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header, whole."""
+        self._header_count += 1
+        self._head_bytes += len(name) + len(value) + 4
+        self._check_head(self._head_bytes)
+        if self._header_count > self.limits.headers:
+            message = f"headers: got more than {self.limits.headers}. Send fewer."
+            raise RefusedError("too-large", message)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is there: the application starts, before the body has arrived."""
+        self._unparsed_bytes = 0
+        self._enter("body")
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Gather the body; the application is woken when it is complete, or too large."""
+        self._body_bytes += len(body)
+        if self.cycle.response_complete:
+            return
+        self.cycle.body += body
+        if self._body_bytes > self.limits.body_bytes:
+            self.flow.pause_reading()
+            self.cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        """The body is complete."""
+        super().on_message_complete()
+        self._enter("idle" if self.cycle.response_complete else "answer")
+
+    def on_response_complete(self) -> None:
+        """The answer is written; the rest of a refused request's body may still be coming."""
+        self._enter("idle" if self._phase == "answer" else self._phase)
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        self._stuck_since_s = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._stuck_since_s = None
+        super().resume_writing()
+
+    def look(self, now_s: float) -> None:
+        """End the connection if the client keeps it waiting for too long."""
+        limits, waited_s = self.limits, now_s - self._since_s
+        if self.transport.is_closing():
+            self._closing_since_s = self._closing_since_s or now_s
+            if now_s - self._closing_since_s > limits.write_s:
+                self.transport.abort()
+        elif self._stuck_since_s is not None and now_s - self._stuck_since_s > limits.write_s:
+            self.transport.abort()
+        elif self._phase == "new" and waited_s > limits.head_s:
+            self.transport.close()
+        elif self._phase == "head" and waited_s > limits.head_s:
+            self._refuse(_too_slow("head", limits.head_s))
+        elif self._phase == "body" and not self.flow.read_paused:
+            self._look_at_body(waited_s)
+
+    def _look_at_body(self, waited_s: float) -> None:
+        limits = self.limits
+        if self.cycle.response_complete:
+            if waited_s > limits.linger_s:
+                self.transport.abort()
+            return
+        allowed_s = limits.body_s + self._body_bytes / limits.body_rate_bytes_s
+        if waited_s > allowed_s:
+            self._refuse(_too_slow("body", allowed_s))
+
+    def _enter(self, phase: Phase) -> None:
+        self._phase, self._since_s = phase, self.loop.time()
+
+    def _check_head(self, size: int) -> None:
+        if size > self.limits.head_bytes:
+            raise RefusedError(
+                "too-large",
+                f"head: got more than {self.limits.head_bytes} bytes of request line and headers. "
+                "Send fewer or shorter ones.",
+            )
+
+    def _refuse(self, error: RefusedError) -> None:
+        """Answer what did not reach the application as a whole, and close.
+
+        An answer that was begun, or an earlier request's that is still awaited, cannot be replaced:
+        then the connection just ends.
+        """
+        cycle = self.cycle
+        running = cycle is not None and not cycle.response_complete
+        if running and (self.pipeline or cycle.response_started or not cycle.more_body):
+            self.transport.abort()
+            return
+        if running:
+            cycle.response_started = cycle.response_complete = True
+            cycle.message_event.set()
+        self.transport.write(_as_bytes(refusal_answer(error)))
+        self.transport.close()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        async def run(scope: Any, receive: Any, send: Any) -> None:
+            try:
+                await app(scope, receive, send)
+            except asyncio.CancelledError:
+                if not cycle.disconnected:
+                    raise
+
+        self._task = task = self.loop.create_task(cycle.run_asgi(run))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+
+_NO_HTTP = RefusedError("invalid", "request: got something else than HTTP/1.1, expected that.")
+
+
+def _too_slow(what: str, allowed_s: float) -> RefusedError:
+    message = f"{what}: not complete after {allowed_s:.3g} s. Send it faster, or less of it."
+    return RefusedError("too-slow", message)
+
+
+def _as_bytes(answer: Answer) -> bytes:
+    """An answer as it goes over the wire, with the end of the connection announced."""
+    headers = (*answer.headers, (b"content-length", b"%d" % len(answer.body)))
+    lines = [name + b": " + value + b"\r\n" for name, value in headers]
+    end = b"connection: close\r\n\r\n"
+    return b"".join([STATUS_LINE[answer.status], *lines, end, answer.body])

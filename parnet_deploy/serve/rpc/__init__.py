@@ -1,0 +1,1 @@
+"""gRPC: a thin asyncio server over the codec and the service."""

@@ -1,0 +1,150 @@
+"""One call: decoded, asked, answered, written down, and what becomes of errors."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from ..protocol import messages
+from ..protocol.contract import Arrival
+from ..protocol.grpc_codec import decode, encode, parse
+from ..protocol.refusal import RefusedError
+from ..protocol.request import InferResponse
+from ..shell import Shell
+from .documents import Ask
+from .refuse import Metadata, abort, details
+
+Unary = Callable[[bytes, Any], Awaitable[bytes]]
+
+_STREAM = "ModelStreamInfer"
+
+
+class Calls:
+    """Makes the handlers' behaviours. They take and give bytes: parsing is ours, so are its errors.
+
+    ``stream_requests``: how many requests of one stream may wait for their answers.
+    """
+
+    def __init__(self, shell: Shell, *, stream_requests: int) -> None:
+        self._shell = shell
+        self._stream_requests = stream_requests
+
+    def document(self, rpc: str, ask: Ask) -> Unary:
+        """Behaviour of an rpc that is answered at once."""
+        kind = messages.request_class(rpc)
+
+        async def behavior(content: bytes, context: Any) -> bytes:
+            async def answer(at_s: float) -> tuple[Any, None]:
+                return ask(self._shell.service, parse(kind, content)), None
+
+            return await self._guard(rpc, context, answer)
+
+        return behavior
+
+    async def infer(self, content: bytes, context: Any) -> bytes:
+        """Behaviour of ``ModelInfer``."""
+
+        async def answer(at_s: float) -> tuple[Any, InferResponse]:
+            request = decode(parse(messages.ModelInferRequest, content))
+            arrival = Arrival(wire="grpc", at_s=at_s, left_s=context.time_remaining())
+            response = await self._shell.infer(request, arrival)
+            return encode(response), response
+
+        return await self._guard("ModelInfer", context, answer)
+
+    async def _guard(
+        self,
+        rpc: str,
+        context: Any,
+        answer: Callable[[float], Awaitable[tuple[Any, InferResponse | None]]],
+    ) -> bytes:
+        at_s = time.perf_counter()
+        request_id = self._request_id(context)
+        metadata: Metadata = (("x-request-id", request_id),)
+        try:
+            message, response = await answer(at_s)
+            content: bytes = message.SerializeToString()
+        except RefusedError as error:
+            self._shell.refused("grpc", request_id, rpc, error, at_s)
+            await abort(context, error, metadata)
+        except Exception:
+            text = self._shell.broke("grpc", request_id, rpc, at_s)
+            await context.abort(grpc.StatusCode.INTERNAL, text, metadata)
+            raise AssertionError("abort returned") from None
+        context.set_trailing_metadata(metadata)
+        timings = None if response is None else response.timings
+        self._shell.answered("grpc", request_id, rpc, timings, at_s)
+        return content
+
+    async def stream(self, requests: Any, context: Any) -> None:
+        """Behaviour of ``ModelStreamInfer``: answers in the order of the requests, as Triton's.
+
+        A request that is refused is answered by its reason and its id, and the stream goes on. No
+        more is read while too many wait, so that HTTP/2's flow control holds the client back.
+        """
+        request_id = self._request_id(context)
+        context.set_trailing_metadata((("x-request-id", request_id),))
+        waiting: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
+        free = asyncio.Semaphore(self._stream_requests)
+        tasks: set[asyncio.Task[bytes]] = set()
+
+        async def write() -> None:
+            while (task := await waiting.get()) is not None:
+                await context.write(await task)
+                free.release()
+
+        writer = asyncio.create_task(write())
+        try:
+            await free.acquire()
+            async for content in requests:
+                task = asyncio.create_task(self._stream_one(content, context, request_id))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+                waiting.put_nowait(task)
+                acquired = asyncio.create_task(free.acquire())
+                done, _ = await asyncio.wait({acquired, writer}, return_when="FIRST_COMPLETED")
+                if writer in done:  # it cannot write any more
+                    acquired.cancel()
+                    break
+            waiting.put_nowait(None)
+            await writer
+        finally:
+            writer.cancel()
+            for task in tasks:
+                task.cancel()
+
+    async def _stream_one(self, content: bytes, context: Any, request_id: str) -> bytes:
+        at_s = time.perf_counter()
+        own_id = ""
+        try:
+            message = parse(messages.ModelInferRequest, content)
+            own_id = message.id
+            arrival = Arrival(wire="grpc", at_s=at_s, left_s=context.time_remaining())
+            response = await self._shell.infer(decode(message), arrival)
+            answer = messages.ModelStreamInferResponse(infer_response=encode(response))
+        except RefusedError as error:
+            self._shell.refused("grpc", request_id, _STREAM, error, at_s)
+            answer = _stream_refusal(details(error), own_id)
+        except Exception:
+            text = self._shell.broke("grpc", request_id, _STREAM, at_s)
+            answer = _stream_refusal(text, own_id)
+        else:
+            self._shell.answered("grpc", request_id, _STREAM, response.timings, at_s)
+        serialized: bytes = answer.SerializeToString()
+        return serialized
+
+    def _request_id(self, context: Any) -> str:
+        for key, value in context.invocation_metadata() or ():
+            if key == "x-request-id":
+                return self._shell.ids.take(value)
+        return self._shell.ids.take(None)
+
+
+def _stream_refusal(text: str, own_id: str) -> Any:
+    answer = messages.ModelStreamInferResponse(error_message=text)
+    answer.infer_response.id = own_id
+    return answer

@@ -1,0 +1,152 @@
+"""The gRPC wire: the server, its rpcs and limits, and how it ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from ...errors import ServeError
+from ..protocol.contract import Service
+from ..protocol.messages import SERVICE, methods
+from ..protocol.refusal import RefusedError
+from ..security.limits import Limits
+from ..security.tls import TlsFiles
+from ..security.token import Token
+from ..shell import Shell
+from .calls import Calls
+from .documents import DOCUMENTS, OPEN
+from .health import CHECK, check
+from .refuse import abort, refusing
+
+_UNAUTHENTICATED = RefusedError(
+    "unauthenticated",
+    "token: got none or a wrong one, expected the metadata authorization: Bearer TOKEN. "
+    "Ask whoever runs the server.",
+)
+_UNKNOWN = RefusedError("not-offered", "method: got one that is not in the protocol.")
+
+
+class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Every rpc of the protocol, and the standard health check."""
+
+    def __init__(self, shell: Shell, token: Token | None, limits: Limits):
+        self._token = token
+        calls = Calls(shell, stream_requests=limits.stream_requests)
+        self._handlers: dict[str, Any] = {}
+        for method in methods():
+            self._handlers[f"/{SERVICE}/{method.name}"] = _handler(calls, method.name)
+        self._handlers[CHECK] = grpc.unary_unary_rpc_method_handler(_health(shell.service))
+        self._open = {CHECK, *(f"/{SERVICE}/{rpc}" for rpc in OPEN)}
+        self._refuse = refusing(_UNAUTHENTICATED)
+        self._unknown = refusing(_UNKNOWN)
+
+    def service(self, handler_call_details: Any) -> Any:
+        """The handler of a call; it holds the token before the message is read."""
+        method = handler_call_details.method
+        if self._token is not None and method not in self._open:
+            given = None
+            for key, value in handler_call_details.invocation_metadata:
+                if key == "authorization":
+                    given = value if isinstance(value, bytes) else value.encode("latin-1")
+            if not self._token.admits(given):
+                return self._refuse
+        return self._handlers.get(method, self._unknown)
+
+
+def _handler(calls: Calls, rpc: str) -> Any:
+    if rpc == "ModelStreamInfer":
+        return grpc.stream_stream_rpc_method_handler(calls.stream)
+    if rpc == "ModelInfer":
+        return grpc.unary_unary_rpc_method_handler(calls.infer)
+    return grpc.unary_unary_rpc_method_handler(calls.document(rpc, DOCUMENTS[rpc]))
+
+
+def _health(service: Service) -> Any:
+    async def behavior(content: bytes, context: Any) -> bytes:
+        try:
+            return check(service, content)
+        except RefusedError as error:
+            await abort(context, error)
+
+    return behavior
+
+
+class RpcListener:
+    """Serves gRPC on one address. Everything happens on the running event loop.
+
+    Args:
+        shell: What answers, and what counts and writes down.
+        address: Resolved, as numbers.
+        port: 0: any free one; see ``port`` after ``start``.
+        token: What clients must know; None: nothing.
+        limits: Sizes, times and counts.
+        tls: None: plain.
+    """
+
+    def __init__(
+        self,
+        shell: Shell,
+        address: str,
+        port: int,
+        *,
+        token: Token | None = None,
+        limits: Limits | None = None,
+        tls: TlsFiles | None = None,
+    ) -> None:
+        limits = limits or Limits()
+        self._address, self.port, self._tls = address, port, tls
+        self._server = grpc.aio.server(options=_options(limits))
+        handlers = Handlers(shell, token, limits)
+        self._server.add_generic_rpc_handlers((handlers,))
+
+    async def start(self) -> None:
+        """Accept calls.
+
+        Raises:
+            ServeError: The port cannot be had, or the certificate cannot be used.
+        """
+        host = f"[{self._address}]" if ":" in self._address else self._address
+        where = f"{host}:{self.port}"
+        try:
+            if self._tls is None:
+                self.port = self._server.add_insecure_port(where)
+            else:
+                self.port = self._server.add_secure_port(where, _credentials(self._tls))
+        except RuntimeError as error:
+            raise ServeError(
+                f"port {where}: got an error when it was opened for gRPC, expected a free port. "
+                "Choose another with --grpc-port, 0 for any, or stop what uses it."
+            ) from error
+        await self._server.start()
+
+    async def close(self, grace_s: float) -> None:
+        """Accept no more, let calls finish for so long, and end the rest."""
+        await self._server.stop(grace_s)
+
+
+def _options(limits: Limits) -> list[tuple[str, int]]:
+    """Channel arguments of gRPC core."""
+    return [
+        ("grpc.max_receive_message_length", limits.body_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", limits.head_bytes),
+        ("grpc.absolute_max_metadata_size", limits.head_bytes),
+        ("grpc.max_concurrent_streams", max(limits.connections, 1)),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
+        ("grpc.server_handshake_timeout_ms", round(1e3 * limits.head_s)),
+        ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
+        ("grpc.keepalive_time_ms", round(1e3 * limits.idle_s)),
+        ("grpc.keepalive_timeout_ms", round(1e3 * limits.write_s)),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ]
+
+
+def _credentials(tls: TlsFiles) -> Any:
+    certificate, key, client_ca = tls.read()
+    return grpc.ssl_server_credentials(
+        [(key, certificate)],
+        root_certificates=client_ca,
+        require_client_auth=client_ca is not None,
+    )

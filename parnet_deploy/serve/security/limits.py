@@ -1,0 +1,28 @@
+"""What one client, and all of them together, may take up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds on sizes, counts and times. A client beyond one is refused or disconnected.
+
+    ``body_bytes`` holds for the body as sent and for the body decompressed, and for a gRPC message.
+    A body must arrive within ``body_s`` plus its size over ``body_rate_bytes_s``.
+    """
+
+    body_bytes: int = 16 * MIB
+    head_bytes: int = 32 * 1024  # request line and headers together
+    headers: int = 100
+    connections: int = 1000
+    head_s: float = 10.0  # from the first byte, or the connection, to the last header
+    body_s: float = 10.0
+    body_rate_bytes_s: float = 64 * 1024
+    idle_s: float = 75.0  # a connection kept open without a request
+    write_s: float = 30.0  # a client that does not read its answer
+    linger_s: float = 2.0  # sending on after having been refused
+    stream_requests: int = 32  # unanswered ones of one gRPC stream
