@@ -93,12 +93,20 @@ def to_yaml(value: Any, indent: int = 0) -> str:
         return "".join(_entry(f"{pad}{key}:", item, indent) for key, item in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "".join(f"{pad}- {to_yaml(item, indent + 2).lstrip()}" for item in value)
-    return f"{pad}{json.dumps(value)}\n"
+    return f"{pad}{_scalar(value)}\n"
 
 
 def _entry(head: str, value: Any, indent: int) -> str:
     nested = isinstance(value, (Mapping, list)) and bool(value)
-    return f"{head}\n{to_yaml(value, indent + 2)}" if nested else f"{head} {json.dumps(value)}\n"
+    return f"{head}\n{to_yaml(value, indent + 2)}" if nested else f"{head} {_scalar(value)}\n"
+
+
+def _scalar(value: Any) -> str:
+    """As in JSON, but for characters that JSON spells as two halves, which YAML does not."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    pieces = (json.dumps(c)[1:-1] if ord(c) < 0x10000 else f"\\U{ord(c):08x}" for c in value)
+    return '"' + "".join(pieces) + '"'
 
 
 def _triton(options: KserveOptions) -> dict[str, Any]:
