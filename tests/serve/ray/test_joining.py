@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -101,13 +102,11 @@ def test_ray_is_not_told_to_go_without_tokens(monkeypatch: pytest.MonkeyPatch) -
         pytest.fail("it was joined")
 
 
-def test_what_is_not_there() -> None:
-    (port,) = free_ports(1)
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "127.0.0.1:999999"])
+def test_what_is_not_there(address: str) -> None:
     with (
-        pytest.raises(
-            ServeError, match=rf"Ray cluster 127.0.0.1:{port}: got .*expected to connect"
-        ),
-        joined_cluster(f"127.0.0.1:{port}", insecure=False),
+        pytest.raises(ServeError, match=f"Ray cluster {address}: got .*expected to connect"),
+        joined_cluster(address, insecure=False),
     ):
         pytest.fail("it was joined")
 
@@ -168,6 +167,4 @@ def test_a_replica_that_would_answer_otherwise_does_not_start(tmp_path: Any) -> 
         served(plan_of(ReplicaSettings(models=(found,))), **SMALL),
     ):
         pytest.fail("it was served")
-    import os
-
     assert [pid for pid in descendants(os.getpid()) if is_of_ray(pid)] == []
