@@ -21,6 +21,10 @@ comma := ,
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
 BINDINGS := $(VENV)/tensorrt/.ready
+ORACLE := $(VENV)/oracle/.ready
+ENVIRONMENTS := tritonserver tritonclient kserve
+RAY := $(VENV)/ray
+RAY_READY := $(RAY)/.ready
 
 # One thread for each test process, and none that spins while it waits: the machine is shared.
 QUIET := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
@@ -28,7 +32,8 @@ QUIET := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
 # The Python for the tests on a GPU: an image's own will do if it has numpy, pytest and cuda-bindings.
 GPU_PYTHON ?= $(BIN)/python
 
-.PHONY: help install demo test test-all test-gpu gpu-fixtures check lint format proto bench build clean
+# Targets with a description are commands, not files.
+.PHONY: $(shell awk -F: '/^[a-z-]*:.*\043\043 / { print $$1 }' $(firstword $(MAKEFILE_LIST)))
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -61,20 +66,66 @@ $(BINDINGS): | $(READY)
 			|| install tensorrt_bindings 8.6.1; }
 	@touch $@
 
+# A real Triton server, and clients whose messages cannot live in one process with each other's.
+# Wheels for Linux on x86-64, Python 3.11 or 3.12.
+$(ORACLE): $(ENVIRONMENTS:%=tests/conformance/%.txt) | $(BIN)/python
+	@echo "Installing a Triton server and clients into $(VENV)/oracle: two minutes, 1.1 GB."
+	@set -e; for name in $(ENVIRONMENTS); do home="$(VENV)/oracle/$$name"; \
+		rm -rf "$$home"; $(BIN)/python -m venv "$$home"; \
+		"$$home/bin/python" -m pip install --disable-pip-version-check --quiet \
+			-r "tests/conformance/$$name.txt"; done
+	@$(VENV)/oracle/tritonserver/bin/python -m pip install --disable-pip-version-check --quiet \
+		--no-deps --config-settings editable_mode=compat -e .
+	@touch $@
+
+# Ray Serve in an environment of its own: it needs an older protobuf than the rest is tested with.
+$(RAY_READY): setup.cfg pyproject.toml constraints-ray.txt | $(BIN)/python
+	@echo "Installing Ray Serve into $(RAY): half a minute, and 700 MB."
+	@$(BIN)/python -m venv $(RAY)
+	@$(RAY)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints-ray.txt \
+		--config-settings editable_mode=compat -e '.[cpu,serve,ray]' \
+		onnx pytest 'tritonclient[grpc,http]'
+	@$(RAY)/bin/python -m pip check
+	@touch $@
+
+ray: $(RAY_READY) ## Make .venv/ray, for parnet-deploy serve --ray
+
 demo: $(READY) ## A trained network from checkpoint to answers, in about a minute
 	$(BIN)/parnet-deploy demo
 
 test: $(READY) ## Run the tests, but for the slow ones
-	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
+	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not conformance" \
+		$(PYTEST_ARGS)
 
-test-all: $(READY) $(BINDINGS) ## Run all tests
-	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+test-all: $(READY) $(BINDINGS) ## Run all tests, but for those that need a real Triton
+	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) -m "not conformance" $(PYTEST_ARGS)
+
+oracle: $(ORACLE) ## Install a real Triton server and the clients of others (.venv/oracle)
+
+conformance: $(READY) $(ORACLE) ## The clients of others against a real Triton, and against our server
+	$(QUIET) PARNET_REQUIRE_ORACLE=1 PARNET_ORACLE=$(abspath $(VENV)/oracle) \
+		$(BIN)/python -m pytest -m conformance $(PYTEST_ARGS) tests/conformance
 
 gpu-fixtures: $(READY) ## Make what the GPU tests cannot make without PyTorch (tests/gpu/prepared)
 	$(QUIET) $(BIN)/python -m tests.gpu.prepare
 
+test-ray: $(RAY_READY) ## Run the tests on a local Ray cluster of two nodes
+	$(QUIET) $(RAY)/bin/python -m pytest -m ray $(PYTEST_ARGS) tests/serve/ray
+
 test-gpu: ## Run the tests that need a GPU; none may be skipped for want of one (GPU_PYTHON=...)
 	PARNET_REQUIRE_GPU=1 $(GPU_PYTHON) -m pytest -m "gpu or tensorrt" $(PYTEST_ARGS) tests/gpu
+
+test-page: $(READY) ## Run the tests of the page; those in a browser may not be skipped (Chromium)
+	PARNET_REQUIRE_BROWSER=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/serve/page
+
+overload: $(READY) ## Serve 200 clients with a queue of 64 for OVERLOAD_SECONDS (30); nothing else may run
+	$(QUIET) $(BIN)/python -m tests.serve.load.overload
+
+soak: $(READY) ## Serve at 80 % of capacity for SOAK_MINUTES (10), every answer checked, growth bounded
+	$(QUIET) $(BIN)/python -m tests.serve.load.soak
+
+fuzz: $(READY) ## Send malformed requests to a real server, FUZZ_EXAMPLES (3000) for each test
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-3000} $(QUIET) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/serve/fuzz
 
 lint: $(READY) ## Style, types and layers
 	$(BIN)/ruff check .
@@ -99,7 +150,7 @@ build: $(READY) ## Build the wheel and the source distribution into dist/
 	rm -rf build
 
 check: export PARNET_REQUIRE_STUBS := 1
-check: lint test-all build ## Everything that CI runs
+check: lint test-all conformance build ## Everything that CI runs
 
 bench: $(READY) ## Measure everything in benchmarks/ on ParNet-S (minutes; nothing else may run)
 	@set -e; for name in $(BENCHMARKS); do \

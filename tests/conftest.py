@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -42,20 +43,43 @@ def missing_module(name: str, extra: str) -> str | None:
     return f"the package {name} (pip install 'parnet-deploy[{extra}]')"
 
 
+def missing_browser() -> str | None:
+    """What a test marked ``browser`` lacks here; None if nothing."""
+    if find_browser() is None:
+        return "Chromium (Debian: apt install chromium)"
+    return missing_module("starlette", "serve")
+
+
+def find_browser() -> str | None:
+    """The path of a Chromium; None if there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
 CAPABILITIES: dict[str, Callable[[], str | None]] = {
     "gpu": missing_gpu,
     "tensorrt": missing_tensorrt,
+    "browser": missing_browser,
+    "ray": lambda: missing_module("ray", "ray"),
 }
+
+REQUIRED = {
+    "gpu": "PARNET_REQUIRE_GPU",
+    "tensorrt": "PARNET_REQUIRE_GPU",
+    "browser": "PARNET_REQUIRE_BROWSER",
+}
+"""The variable that turns a skip for want of a capability into a failure."""
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what cannot run here and name what is missing; PARNET_REQUIRE_GPU=1 fails instead."""
+    """Skip what cannot run here and name what is missing; fail if it may not be skipped."""
     for marker, find_missing in CAPABILITIES.items():
         if item.get_closest_marker(marker) is None:
             continue
         missing = find_missing()
         if missing is None:
             continue
-        if os.environ.get("PARNET_REQUIRE_GPU") == "1":
-            pytest.fail(f"needs {missing}, and PARNET_REQUIRE_GPU=1 forbids to skip", pytrace=False)
+        required = REQUIRED[marker]
+        if os.environ.get(required) == "1":
+            pytest.fail(f"needs {missing}, and {required}=1 forbids to skip", pytrace=False)
         pytest.skip(f"needs {missing}")

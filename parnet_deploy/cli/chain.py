@@ -43,7 +43,9 @@ def ensure_exported(directory: Path, output: Output) -> bool:
     return True
 
 
-def ensure_built(directory: Path, output: Output, *, backend: str | None = None) -> bool:
+def ensure_built(
+    directory: Path, output: Output, *, backend: str | None = None, placement: str = "auto"
+) -> bool:
     """Run ``build`` if the deployment has no plan (of this backend); whether it ran."""
     plans = Deployment.open(directory).plans.values()
     if any(backend in (None, plan.get("backend")) for plan in plans):
@@ -53,6 +55,7 @@ def ensure_built(directory: Path, output: Output, *, backend: str | None = None)
     with output.progress("build") as report:
         with needs("export"):
             from ..builder.build import BuildOptions, build_to_deployment
-        result = build_to_deployment(directory, BuildOptions(backend=backend), on_stage=report)
+        options = BuildOptions(backend=backend, placement=placement)
+        result = build_to_deployment(directory, options, on_stage=report)
     output.note(f"built plan {result.report['plan']}")
     return True

@@ -31,11 +31,15 @@ VERBS = {
     "run": "Classify images.",
     "bench": "Time the deployment beside other ways to run the same network.",
     "serve": "Answer over the network: REST and gRPC, Open Inference Protocol v2.",
+    "export-triton": "Write a model repository for a Triton server, or KServe.",
     "inspect": "Show what is in a deployment, and whether it is intact.",
     "doctor": "Show what this machine can run, and how to get the rest.",
     "demo": "The whole job on a small trained ParNet and real images.",
 }
-"""Each verb with its line in ``--help``; the module of the same name holds its ``command``."""
+"""Each verb with its line in ``--help``; the module of the same name holds its ``command``.
+
+A dash in the verb is an underscore in the module.
+"""
 
 INTERRUPTED = 130
 
@@ -59,7 +63,8 @@ class VerbGroup(click.Group):
         """Import a verb."""
         if cmd_name not in VERBS:
             return None
-        command: click.Command = import_module(f".{cmd_name}", __package__).command
+        module = cmd_name.replace("-", "_")
+        command: click.Command = import_module(f".{module}", __package__).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

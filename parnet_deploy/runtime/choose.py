@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..errors import (
     MissingExtraError,
     SpecError,
 )
+from ..placement import remap
 from ..plan import CANARY_FILE, PLAN_FILE, Plan
 from .backend import BACKENDS, backend_rank
 
@@ -83,8 +84,13 @@ def order_plans(
     return tuple(sorted(newest, key=lambda name: _rank(chosen[name])))
 
 
-def read_plan(deployment: Deployment, key: str) -> PlanFiles:
+def read_plan(deployment: Deployment, key: str, *, packed_devices: bool = False) -> PlanFiles:
     """Read a plan and check its files.
+
+    Args:
+        deployment: The deployment.
+        key: The plan's.
+        packed_devices: Number its devices from 0, in their order; see ``Runtime.open``.
 
     Raises:
         DeploymentCorruptError: A file is not the one that was written.
@@ -98,6 +104,9 @@ def read_plan(deployment: Deployment, key: str) -> PlanFiles:
         raise DeploymentCorruptError(
             f"plan {where}: got {error}, expected JSON. Run: parnet-deploy build."
         ) from error
+    if packed_devices:
+        targets = {device: i for i, device in enumerate(plan.placement.devices)}
+        plan = replace(plan, placement=remap(plan.placement, targets))
     engines = {
         segment: deployment.verified_path(f"{folder}/{file}")
         for segment, file in plan.engines.items()

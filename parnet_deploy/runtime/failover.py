@@ -144,7 +144,7 @@ class Standby:
         if self._path is None or key is None:
             return open_plan(failed.spec, self._move(failed.plan), failed.files, self.options)
         found = Deployment.open(self._path)
-        files = read_plan(found, key)
+        files = read_plan(found, key, packed_devices=self.options.packed_devices)
         if not self._left(files.plan):
             raise DeviceLostError(f"plan {key}: it was built anew, for devices that are lost.")
         moved = replace(files, plan=self._move(files.plan))

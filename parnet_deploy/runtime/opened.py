@@ -35,6 +35,7 @@ class OpenOptions:
     slots: int = 1
     threads: int | None = None
     trace: bool = False
+    packed_devices: bool = False
     loader: Backend | None = None
 
 
@@ -151,7 +152,7 @@ def open_best(
     """
     skipped: dict[str, str] = {}
     for name in order_plans(found, backend=backend, key=key):
-        files = read_plan(found, name)
+        files = read_plan(found, name, packed_devices=options.packed_devices)
         why = unfit(files.plan)
         if why is not None:
             skipped[name] = why

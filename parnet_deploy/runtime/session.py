@@ -55,6 +55,7 @@ class Runtime:
         threads: int | None = None,
         trace: bool = False,
         on_device_lost: OnDeviceLost = "refuse",
+        packed_devices: bool = False,
     ) -> Runtime:
         """Open the best built plan that this machine can run; ``describe`` and the log say which.
 
@@ -68,13 +69,17 @@ class Runtime:
             on_device_lost: "refuse": calls raise ``DeviceLostError``. "replan": go on with the
                 engines on the devices that are left, else with another plan of the deployment,
                 down to the CPU; the call in which it happens takes as long as opening that.
+            packed_devices: Number each plan's devices from 0, in their order, whatever GPUs it was
+                built on: for a process that sees only those it may use, as under Ray.
 
         Raises:
             DeploymentError: There is no deployment, no such plan, or a file was changed.
             BackendError: No plan runs on this machine; the message has the reason for each.
             CheckFailedError: The plan's canary input gave other logits than when it was built.
         """
-        options = OpenOptions(slots=slots, threads=threads, trace=trace)
+        options = OpenOptions(
+            slots=slots, threads=threads, trace=trace, packed_devices=packed_devices
+        )
         standby = Standby(options, on_device_lost, path=Path(path).absolute())
         opened = Deployment.read(
             path, lambda found: open_best(found, options, backend=backend, key=plan)

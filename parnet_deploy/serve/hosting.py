@@ -99,6 +99,7 @@ class Host:
         self._retiring: set[asyncio.Task[None]] = set()
         self._older: set[Generation] = set()
         self._swapping = asyncio.Lock()
+        self._closed = False
 
     @property
     def model(self) -> ServedModel:
@@ -165,6 +166,9 @@ class Host:
                 if isinstance(error, ParnetDeployError):
                     _LOG.error("model %s: the new deployment was not taken: %s", name, error)
                 raise
+            if self._closed:  # meanwhile: the old one is gone, and nobody would close this one
+                await new.retire(self._clock, 0.0, self._stopped())
+                raise self._stopped()
             self._now = new
             self._metrics.swapped(name, "done")
             self._announce()
@@ -177,16 +181,12 @@ class Host:
 
     async def close(self, drain_s: float) -> None:
         """Answer what is owed, for so long at most, refuse the rest, and close everything."""
-        async with self._swapping:
-            now, self._now = self._now, None
-            if now is not None:
-                self._older.add(now)
-                refusal = RefusedError(
-                    "draining",
-                    f"model {now.model.name}: the server has stopped. Ask another one.",
-                )
-                await now.retire(self._clock, drain_s, refusal)
-                self._older.discard(now)
+        self._closed = True
+        now, self._now = self._now, None
+        if now is not None:
+            self._older.add(now)
+            await now.retire(self._clock, drain_s, self._stopped())
+            self._older.discard(now)
         if self._retiring:
             await asyncio.gather(*self._retiring)
 
@@ -212,6 +212,11 @@ class Host:
         if self._now is None:
             raise RefusedError("not-ready", "model: it is not open, expected a started server.")
         return self._now
+
+    def _stopped(self) -> RefusedError:
+        return RefusedError(
+            "draining", f"model {self.name}: the server has stopped. Ask another one."
+        )
 
     def _generations(self) -> list[Generation]:
         now = [] if self._now is None else [self._now]

@@ -53,7 +53,7 @@ class Histogram:
         total, found = 0, []
         for bound, count in zip((*self._bounds, math.inf), self._counts, strict=True):
             total += count
-            found.append(("+Inf" if bound == math.inf else f"{bound:g}", float(total)))
+            found.append(("+Inf" if bound == math.inf else repr(bound), float(total)))
         return found, self._sum
 
 

@@ -32,8 +32,9 @@ class ModelStatistics:
 
     A request counts in ``success`` or ``fail`` (refusals included), from its arrival to its answer.
     ``execution_count`` is of engine runs, ``inference_count`` of images in them. ``compute_input``
-    is the preparation of encoded images, ``compute_infer`` the engine run with its copies; outputs
-    are made in no time worth counting, so ``compute_output`` is what is left of the total.
+    is the preparation of encoded images, ``compute_infer`` the engine run with its copies, and
+    ``compute_output`` the rest: the request was read, the answer made and passed between threads.
+    Of batches only the engine run is known.
     """
 
     _PHASES = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import threading
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from parnet_deploy.input_size import InputSize
 from parnet_deploy.placement import one
 from parnet_deploy.preprocess import Preprocessing
 from parnet_deploy.reference import Reference
+from parnet_deploy.serve.model.options import ModelOptions
+from parnet_deploy.serve.model.served_model import ServedModel
 from parnet_deploy.serve.protocol.contract import Arrival
 from parnet_deploy.serve.protocol.request import InferInput, InferRequest
 from tests.runtime.runtime_toys import (
@@ -82,8 +86,8 @@ def ask(*inputs: InferInput, model: str = "toy", **more: Any) -> InferRequest:
     return InferRequest(model=model, inputs=inputs, **more)
 
 
-def arrived(left_s: float | None = None, wire: Any = "rest") -> Arrival:
-    return Arrival(wire=wire, at_s=time.perf_counter(), left_s=left_s)
+def arrived(left_s: float | None = None, wire: Any = "rest", at_s: float | None = None) -> Arrival:
+    return Arrival(wire=wire, at_s=time.perf_counter() if at_s is None else at_s, left_s=left_s)
 
 
 def picture(seed: int = 0, side: int = 20, kind: str = "PNG") -> bytes:
@@ -98,3 +102,48 @@ def picture(seed: int = 0, side: int = 20, kind: str = "PNG") -> bytes:
 def run(work: Coroutine[Any, Any, Any]) -> Any:
     """Run a test's coroutine; nothing may be left behind on its loop."""
     return asyncio.run(work)
+
+
+class Held:
+    """Stands for a runtime: its runs wait until they are let, and say which deployment ran them."""
+
+    def __init__(self, runtime, *, held: bool = True) -> None:
+        self.runtime, self.closed, self.error = runtime, False, None
+        self._free = threading.Event()
+        self.entered = threading.Semaphore(0)
+        if not held:
+            self._free.set()
+
+    def hold(self) -> None:
+        self._free.clear()
+
+    def let(self) -> None:
+        self._free.set()
+
+    def __call__(self, images):
+        assert not self.closed
+        self.entered.release()
+        assert self._free.wait(60)
+        if self.error is not None:
+            raise self.error
+        return self.runtime(images)
+
+    def close(self) -> None:
+        self.closed = True
+        self.runtime.close()
+
+
+class Opener:
+    """Opens deployments whose runtimes tests can hold; keeps them in the order of opening."""
+
+    def __init__(self) -> None:
+        self.opened: list[Held] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, options: ModelOptions) -> ServedModel:
+        assert self.gate.wait(60)
+        model = ServedModel.open(options)
+        held = Held(model.runtime, held=False)
+        self.opened.append(held)
+        return replace(model, runtime=held)

@@ -34,8 +34,9 @@ class Decoders:
     ) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="parnet-decode")
         self._max_waiting, self._max_image_bytes = max_waiting, max_image_bytes
-        self._clock = clock
+        self._clock, self._threads = clock, threads
         self._waiting = 0  # images
+        self._each_s = 0.0  # how long one took lately
 
     async def decode(
         self, encoded: Sequence[bytes], preprocessing: Preprocessing, deadline_s: float
@@ -52,23 +53,17 @@ class Decoders:
                     f"encoded_image[{index}]: got {len(content)} bytes, expected at most "
                     f"{self._max_image_bytes}. Make the image smaller.",
                 )
-        if self._waiting + len(encoded) > max(
-            self._max_waiting, len(encoded) * (not self._waiting)
-        ):
+        if self._waiting and self._waiting + len(encoded) > self._max_waiting:
             raise RefusedError(
                 "busy",
                 f"decoders: got {self._waiting} images waiting, expected at most "
-                f"{self._max_waiting} with these {len(encoded)}. Try again later.",
-                retry_after_s=1.0,
+                f"{self._max_waiting} with {len(encoded)} more. Try again later.",
+                retry_after_s=self._waiting * self._each_s / self._threads,
             )
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Images] = loop.create_future()
+        work = self._pool.submit(self._prepare, encoded, preprocessing)
         self._waiting += len(encoded)
-        try:
-            work = self._pool.submit(prepare_images, encoded, preprocessing)
-        except BaseException:
-            self._waiting -= len(encoded)
-            raise
 
         def settle() -> None:
             self._waiting -= len(encoded)
@@ -82,6 +77,13 @@ class Decoders:
         finally:
             timer.cancel()
             work.cancel()  # does nothing once it runs
+
+    def _prepare(self, encoded: Sequence[bytes], preprocessing: Preprocessing) -> Images:
+        start_s = self._clock.now()
+        try:
+            return prepare_images(encoded, preprocessing)
+        finally:
+            self._each_s = (self._clock.now() - start_s) / len(encoded)
 
     def close(self) -> None:
         """Decode nothing more. What is being decoded is finished, and nobody waits for it."""
@@ -126,3 +128,4 @@ def _refuse_late(answer: asyncio.Future[Images]) -> None:
         answer.set_exception(
             RefusedError("late", "deadline: it passed while the images were decoded. Try again.")
         )
+        answer.exception()  # seen: nobody need be there to take it

@@ -19,3 +19,4 @@ class ModelOptions:
     slots: int = 1
     threads: int | None = None
     on_device_lost: OnDeviceLost = "refuse"
+    packed_devices: bool = False

@@ -55,6 +55,7 @@ class ServedModel:
                 slots=options.slots,
                 threads=options.threads,
                 on_device_lost=options.on_device_lost,
+                packed_devices=options.packed_devices,
             )
             try:
                 if Deployment.open(options.path).digest == found.digest:

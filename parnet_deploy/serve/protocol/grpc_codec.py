@@ -16,7 +16,13 @@ from google.protobuf.message import DecodeError
 from . import messages
 from .checks import check_names, check_number, check_text
 from .contract import Document
-from .parameters import check_parameters, of_output, of_request, refuse_shared_memory
+from .parameters import (
+    check_parameter_number,
+    check_parameters,
+    of_output,
+    of_request,
+    refuse_shared_memory,
+)
 from .request import Elements, InferInput, InferRequest, InferResponse, Parameter, WantedOutput
 from .tensors import (
     BYTES,
@@ -48,6 +54,9 @@ _CONTENTS = {
 }
 """The field of ``InferTensorContents`` for each datatype; FP16 has none."""
 
+_WIDTHS = {"int_contents": np.dtype(np.int32), "uint_contents": np.dtype(np.uint32)}
+"""Fields that narrower datatypes share, and what they hold."""
+
 
 def parse(message_class: Any, content: bytes) -> Any:
     """The message in these bytes.
@@ -76,12 +85,12 @@ def decode(message: Any) -> InferRequest:
     Raises:
         RefusedError: For whatever is wrong with it, and nothing else.
     """
-    raws = list(message.raw_input_contents)
     said = of_request(_parameters("the request", message.parameters))
     check_number("Inputs of the request", len(message.inputs), least=1)
     check_number("Outputs of the request", len(message.outputs), least=0)
+    raws = message.raw_input_contents
     if raws and len(raws) != len(message.inputs):
-        what, expected = "raw_input_contents of the request", f"{len(message.inputs)}, as inputs"
+        what, expected = "raw_input_contents of the request", f"{len(message.inputs)}: one an input"
         refuse(what, got=f"{len(raws)}", expected=expected, step=_ONE_WAY)
     inputs = tuple(
         _input(index, tensor, raws[index] if raws else None)
@@ -154,10 +163,10 @@ def _from_contents(where: str, datatype: str, shape: tuple[int, ...], contents: 
         check_string_count(where, shape)
         strings: list[bytes] = list(values)
         return strings
-    numbers: list[Any] = list(values)
-    if DTYPES[datatype].kind in "iu":
-        check_range(where, datatype, numbers)
-    return np.array(numbers, DTYPES[datatype]).reshape(shape)
+    wide = np.fromiter(values[:], _WIDTHS.get(field, DTYPES[datatype]), count)
+    if field in _WIDTHS and count:
+        check_range(where, datatype, int(wide.min()), int(wide.max()))
+    return wide.astype(DTYPES[datatype], copy=False).reshape(shape)
 
 
 def _output(index: int, wanted: Any) -> WantedOutput:
@@ -172,6 +181,7 @@ def _parameters(where: str, found: Any) -> Mapping[str, Parameter]:
     """Parameters of a message, as JSON would have them."""
     if not found:
         return {}
+    check_parameter_number(where, len(found))
     return check_parameters(where, {name: _value(value) for name, value in found.items()})
 
 

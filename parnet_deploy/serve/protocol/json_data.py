@@ -68,8 +68,8 @@ def _array(where: str, datatype: str, flat: list[Any]) -> NDArray[np.generic]:
     for kind in set(map(type, flat)) - allowed:
         first = next(value for value in flat if type(value) is kind)
         _refuse(where, shown(first), f"{names} for {datatype}", "Send elements of that kind")
-    if dtype.kind in "iu":
-        check_range(where, datatype, flat)
+    if dtype.kind in "iu" and flat:
+        check_range(where, datatype, min(flat), max(flat))
     if dtype.kind != "f":
         return np.array(flat, dtype)
     with np.errstate(over="ignore"):

@@ -81,9 +81,7 @@ def check_parameters(where: str, found: object) -> Mapping[str, Parameter]:
     if not isinstance(found, dict):
         step = "Leave them out if there are none"
         refuse(f"Parameters of {where}", got=shown(found), expected="an object", step=step)
-    if len(found) > MAX_PARAMETERS:
-        expected = f"at most {MAX_PARAMETERS}"
-        refuse(f"Parameters of {where}", got=f"{len(found)}", expected=expected, step="Send fewer")
+    check_parameter_number(where, len(found))
     for name, value in found.items():
         check_text(f"Name of a parameter of {where}", name)
         if isinstance(value, str):
@@ -91,6 +89,13 @@ def check_parameters(where: str, found: object) -> Mapping[str, Parameter]:
         elif not isinstance(value, (bool, int, float)):
             _refuse(where, name, value, "true, false, a number or a text")
     return found
+
+
+def check_parameter_number(where: str, found: int) -> None:
+    """How many parameters there are, before any is looked at."""
+    if found > MAX_PARAMETERS:
+        expected = f"at most {MAX_PARAMETERS}"
+        refuse(f"Parameters of {where}", got=f"{found}", expected=expected, step="Send fewer")
 
 
 def _flag(where: str, name: str, value: Parameter) -> bool:

@@ -30,11 +30,17 @@ from .wording import refuse, shown
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """Header that says how long the JSON is, when raw tensors follow it."""
 
+MAX_CONTAINERS = 65_536
+"""Lists and objects in the JSON of a request: Python's collector goes through all of them again and
+again while they are made, so a body of nothing else would hold up everybody for seconds."""
+
 
 def decode_request(
     model: str, version: str, body: bytes | bytearray | memoryview, header_length: str | None
 ) -> InferRequest:
     """The request in a body, after any Content-Encoding was undone.
+
+    Keys that the protocol does not have are passed over, and null is as good as no key.
 
     Args:
         model: Name in the path.
@@ -72,7 +78,7 @@ def decode_request(
     return InferRequest(
         model=model,
         version=version,
-        id=check_text("Id of the request", document.get("id", "")),
+        id=check_text("Id of the request", _given(document, "id", "")),
         inputs=tuple(inputs),
         outputs=outputs,
         binary_default=said.binary_default,
@@ -127,6 +133,12 @@ def _json_size(header_length: str | None, available: int) -> int:
 
 def _parse(content: memoryview) -> dict[str, Any]:
     what = "JSON of the request"
+    if len(content) > MAX_CONTAINERS:
+        found = content.tobytes()
+        containers = found.count(b"[") + found.count(b"{")
+        if containers > MAX_CONTAINERS:
+            got, expected = f"{containers} lists and objects", f"at most {MAX_CONTAINERS}"
+            refuse(what, got=got, expected=expected, step="Send tensors flat, or raw behind it")
     try:
         document = orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -146,13 +158,14 @@ def _input(index: int, tensor: object, content: memoryview, at: int) -> tuple[In
     parameters = _parameters(where, found)
     refuse_shared_memory(where, parameters)
     size = binary_size(where, parameters)
-    if (size is None) != ("data" in found):
+    values = found.get("data")
+    if (size is None) == (values is None):
         got = "neither data nor binary_data_size" if size is None else "data and binary_data_size"
         step = "Send the tensor in one place"
         refuse(f"Data of {where}", got=got, expected="one of the two", step=step)
     if size is None:
         as_base64 = parameters.get("content_type") == "base64"
-        data = elements_from_json(where, datatype, shape, found["data"], base64_texts=as_base64)
+        data = elements_from_json(where, datatype, shape, values, base64_texts=as_base64)
         return InferInput(name=name, datatype=datatype, shape=shape, data=data), at
     end = at + size
     if end > len(content):
@@ -209,10 +222,16 @@ def _object(what: str, found: object) -> dict[str, Any]:
     return found
 
 
+def _given(document: dict[str, Any], key: str, default: object) -> object:
+    """The value of an optional key; null, which some clients send, is none."""
+    found = document.get(key)
+    return default if found is None else found
+
+
 def _listed(document: dict[str, Any], key: str, *, least: int) -> list[Any]:
     """The inputs or outputs that a request names."""
     what = f"{key.capitalize()} of the request"
-    found = document.get(key, [])
+    found = _given(document, key, [])
     if not isinstance(found, list):
         step = "Put them in brackets"
         refuse(what, got=shown(found), expected="a list of objects", step=step)
@@ -221,7 +240,8 @@ def _listed(document: dict[str, Any], key: str, *, least: int) -> list[Any]:
 
 
 def _parameters(where: str, document: dict[str, Any]) -> Mapping[str, Parameter]:
-    return check_parameters(where, document["parameters"]) if "parameters" in document else {}
+    found = document.get("parameters")
+    return {} if found is None else check_parameters(where, found)
 
 
 def _refuse_as_json(name: str, got: str) -> NoReturn:

@@ -144,21 +144,15 @@ def check_string_count(where: str, shape: tuple[int, ...]) -> int:
     return count
 
 
-def check_range(where: str, datatype: str, values: list[int]) -> None:
-    """Whole numbers, held against the limits of the integer type that they are to become."""
-    if not values:
-        return
-    dtype = DTYPES[datatype]
-    bits = 8 * dtype.itemsize
-    least, most = (
-        (0, 2**bits - 1) if dtype.kind == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    )
-    for value in (min(values), max(values)):
-        if not least <= value <= most:
+def check_range(where: str, datatype: str, smallest: int, largest: int) -> None:
+    """Whole numbers, by their extremes, held against the integer type that they are to become."""
+    limits = np.iinfo(DTYPES[datatype].name)
+    for value in (smallest, largest):
+        if not limits.min <= value <= limits.max:
             refuse(
                 f"Data of {where}",
                 got=f"{value}",
-                expected=f"{least} to {most} for {datatype}",
+                expected=f"{limits.min} to {limits.max} for {datatype}",
                 step="Scale it, or take a wider datatype",
             )
 

@@ -191,8 +191,9 @@ class GuardedConnection(HttpToolsProtocol):
             try:
                 await app(scope, receive, send)
             except asyncio.CancelledError:
-                if not cycle.disconnected:
+                if not (cycle.disconnected or self.transport.is_closing()):
                     raise
+                cycle.disconnected = True  # pipelined: uvicorn marks the newest request only
 
         self._task = task = self.loop.create_task(cycle.run_asgi(run))
         task.add_done_callback(self.tasks.discard)

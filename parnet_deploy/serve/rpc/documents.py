@@ -23,7 +23,10 @@ def _ready(service: Service, request: Any) -> Any:
 
 
 def _model_ready(service: Service, request: Any) -> Any:
-    ready = service.is_model_ready(request.name, request.version)
+    try:
+        ready = service.is_model_ready(request.name, request.version)
+    except RefusedError:  # a model that is not there is not ready: clients ask in a loop
+        ready = False
     return messages.ModelReadyResponse(ready=ready)
 
 

@@ -34,8 +34,8 @@ class Dispatcher:
     """Queue and slots of one runtime. Not thread-safe: the scheduler's lock guards it.
 
     A batch is what waits when a slot becomes free: the first request and those of its image size
-    behind it, in order, as long as they fit and nobody's deadline is missed by it. So nobody runs
-    after a later request of the same level, except one that shares an earlier one's batch.
+    behind it, in order, as long as they fit and nobody whom that delays misses a deadline by it.
+    Within a level nobody is overtaken, except by such a companion of somebody before.
 
     ``wake_s``: when to ``poll``, for a batch that waits to grow; infinite: not needed.
     """
@@ -50,6 +50,11 @@ class Dispatcher:
     def idle_slots(self) -> int:
         """Slots that nothing runs in."""
         return self._limits.slots - len(self.running)
+
+    @property
+    def may_start(self) -> bool:
+        """Whether somebody waits though a slot is idle: for a batch to grow, or to be polled."""
+        return bool(self.waiting) and self.idle_slots > 0
 
     def submit(self, ticket: Ticket, now: float) -> Batch | None:
         """Let a request in; the batch to start because of it, if any.
@@ -75,7 +80,7 @@ class Dispatcher:
     def poll(self, now: float) -> Batch | None:
         """The batch to start now, if any."""
         self.wake_s = math.inf
-        if not self.waiting or self.idle_slots <= 0:
+        if not self.may_start:
             return None
         tickets, run_s = self._gather(now)
         first = tickets[0]
@@ -100,22 +105,27 @@ class Dispatcher:
     def _gather(self, now: float) -> tuple[list[Ticket], float]:
         """The first request and those that may join it, and how long they should take."""
         first = self.waiting.first()
-        tickets, count, deadline_s = [first], first.count, first.deadline_s
-        run_s = self._estimate.run_s(first.size, count)
-        if count >= self._limits.max_batch:
-            return tickets, run_s
-        for ticket in self.waiting.of_size(first.size):
+        size, count, most = first.size, first.count, self._limits.max_batch
+        tickets, run_s = [first], self._estimate.run_s(size, count)
+        limit_s = first.deadline_s  # when the batch must be done, for all whom it delays
+        overtaken_s = 0.0  # time of those that are overtaken
+        left = self.waiting.images_of(size) - count
+        for ticket in self.waiting if left and count < most else ():
             if ticket is first:
                 continue
+            if ticket.size != size:
+                overtaken_s += self._estimate.run_s(ticket.size, ticket.count)
+                limit_s = min(limit_s, ticket.deadline_s - overtaken_s)
+                continue
             grown = count + ticket.count
-            if grown > self._limits.max_batch:
-                break  # whoever comes later must not overtake it
-            longer_s = self._estimate.run_s(first.size, grown)
-            if now + longer_s > min(deadline_s, ticket.deadline_s):
-                break
+            longer_s = self._estimate.run_s(size, grown) if grown <= most else math.inf
+            limit_s = min(limit_s, ticket.deadline_s)
+            if now + longer_s > limit_s:
+                break  # and nobody behind may overtake this one
             tickets.append(ticket)
-            count, run_s = grown, longer_s
-            deadline_s = min(deadline_s, ticket.deadline_s)
+            count, run_s, left = grown, longer_s, left - ticket.count
+            if not left or count == most:
+                break
         return tickets, run_s
 
     def _admit(self, ticket: Ticket, now: float) -> None:

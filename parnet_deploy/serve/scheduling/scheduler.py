@@ -91,11 +91,10 @@ class Scheduler:
         ticket = Ticket(images, level=level, deadline_s=deadline_s, queued_s=now)
         with self._lock:
             batch = self._dispatcher.submit(ticket, now)
-            wake_s = self._dispatcher.wake_s
         if batch is not None:
             self._workers.start(batch)
-        if wake_s < math.inf:
-            self._wake_at(wake_s)
+        if self._dispatcher.may_start:
+            self._poll()
         answer: asyncio.Future[Answer] = self._loop.create_future()
         ticket.answer = answer
         ticket.timer = self._clock.call_at(deadline_s, self._refuse, ticket, None)
@@ -166,7 +165,7 @@ class Scheduler:
                     ticket.answer.set_result(answer)
         if not failed:
             self._on_run(batch.count, run_s)
-        if self._dispatcher.waiting and self._dispatcher.idle_slots > 0:
+        if self._dispatcher.may_start:
             self._poll()
 
     def _refuse(self, ticket: Ticket, error: RefusedError | None) -> None:

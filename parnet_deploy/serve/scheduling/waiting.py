@@ -73,13 +73,6 @@ class WaitingQueue:
             ahead.update(self._sizes[other])
         return ahead
 
-    def of_size(self, size: Size) -> Iterator[Ticket]:
-        """Tickets with images of this size, in order; it stops behind the last one."""
-        for level in self._order:
-            left = self._sizes[level][size]
-            for ticket in self._levels[level]:
-                if left <= 0:
-                    break
-                if ticket.size == size:
-                    left -= ticket.count
-                    yield ticket
+    def images_of(self, size: Size) -> int:
+        """Images of this size."""
+        return sum(sizes[size] for sizes in self._sizes.values())

@@ -1,0 +1,114 @@
+"""The Ray cluster: a new one on this machine, or one that is there, and whether it is protected.
+
+Whoever reaches the ports of a Ray cluster can run code on it, and Ray opens them on every network
+interface. So a cluster must hold its token (``RAY_AUTH_MODE=token``): a new one is started so, and
+one that is there is asked, without the token, whether it refuses.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import ray
+
+from ...errors import ServeError
+
+AUTH_MODE = "RAY_AUTH_MODE"
+_QUESTION = "/ray.rpc.NodeInfoGcsService/CheckAlive"
+_ANSWER_S = 10.0
+_DOCUMENTATION = "https://docs.ray.io/en/latest/ray-security/token-auth.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What the nodes of a cluster have, each as (cpus, gpus)."""
+
+    nodes: tuple[tuple[float, float], ...]
+
+    def replicas(self, cpus: float, gpus: float) -> int:
+        """How many replicas of this size find room if there is nothing else."""
+        found = 0
+        for has_cpus, has_gpus in self.nodes:
+            by_gpus = has_gpus // gpus if gpus else float("inf")
+            found += int(min(has_cpus // cpus, by_gpus))
+        return found
+
+
+@contextmanager
+def joined_cluster(address: str | None, *, insecure: bool, **more: Any) -> Iterator[Room]:
+    """Be part of a cluster while the block runs.
+
+    Args:
+        address: HOST:PORT of one that is there, or "auto" for the one of this machine. None: start
+            one here, which ends with the block.
+        insecure: Take one that anyone may command, too.
+        more: For ``ray.init``.
+
+    Raises:
+        ServeError: It cannot be reached or started, or it is not protected.
+    """
+    if not insecure:
+        os.environ.setdefault(AUTH_MODE, "token")
+        _check_mode(os.environ[AUTH_MODE])
+    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, **more}
+    if address is None:
+        options = {"include_dashboard": False, **options}
+    try:
+        context = ray.init(address=address or "local", **options)
+    except Exception as error:
+        raise ServeError(
+            f"Ray cluster {address or 'on this machine'}: got {_first_line(error)}, expected to "
+            "connect. See `ray status`; the token must be the cluster's."
+        ) from error
+    try:
+        gcs = str(context.address_info["gcs_address"])
+        if not insecure and is_open(gcs):
+            raise ServeError(
+                f"Ray cluster {gcs}: got an answer without a token, expected a refusal: whoever "
+                f"reaches its ports can run code on it. Start it with {AUTH_MODE}=token "
+                f"({_DOCUMENTATION}), or add --insecure if a network of its own protects it."
+            )
+        yield _room()
+    finally:
+        ray.shutdown()
+
+
+def is_open(gcs_address: str) -> bool:
+    """Whether a cluster answers one who shows no token.
+
+    One that cannot be asked without a certificate (``RAY_USE_TLS``) does not.
+    """
+    with grpc.insecure_channel(gcs_address) as channel:
+        try:
+            channel.unary_unary(_QUESTION)(b"", timeout=_ANSWER_S)
+        except grpc.RpcError as error:
+            return error.code() not in (
+                grpc.StatusCode.UNAUTHENTICATED,
+                grpc.StatusCode.PERMISSION_DENIED,
+                grpc.StatusCode.UNAVAILABLE,
+            )
+    return True
+
+
+def _check_mode(mode: str) -> None:
+    if mode.lower() != "token":
+        raise ServeError(
+            f"{AUTH_MODE}: got {mode}, expected token: without it whoever reaches Ray's ports can "
+            f"run code. Set {AUTH_MODE}=token ({_DOCUMENTATION}), or add --insecure if a network "
+            "of its own protects the cluster."
+        )
+
+
+def _room() -> Room:
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return Room(nodes=tuple((r.get("CPU", 0.0), r.get("GPU", 0.0)) for r in resources))
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

@@ -1,0 +1,28 @@
+"""``parnet-deploy serve`` as a process, on loopback ports."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.conformance.oracle import REPOSITORY, Served, free_ports, running, wait_until_ready
+
+
+@contextmanager
+def serve_ours(deployment: Path, folder: Path, options: Sequence[str] = ()) -> Iterator[Served]:
+    """Start our server on a deployment, and stop it in the end."""
+    rest, rpc = free_ports(2)
+    command = [
+        *(sys.executable, "-m", "parnet_deploy", "serve", str(deployment)),
+        *("--port", str(rest), "--grpc-port", str(rpc)),
+        *options,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    with running("our server", command, environment, folder / "serve.log") as (process, log):
+        wait_until_ready(process, log, rest)
+        yield Served(
+            name="ours", model=deployment.name, rest=rest, rpc=rpc, process=process, log=log
+        )

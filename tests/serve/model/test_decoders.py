@@ -1,0 +1,165 @@
+"""Encoded images: prepared in threads, bounded, refused honestly."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from parnet_deploy.preprocess import load_image
+from parnet_deploy.serve.clock import LoopClock
+from parnet_deploy.serve.model import decoders as module
+from parnet_deploy.serve.model.decoders import Decoders
+from parnet_deploy.serve.protocol.refusal import RefusedError
+from tests.serve.scheduling.scheduling_toys import StillClock
+from tests.serve.service_toys import PREPROCESSING, picture, run
+
+FAR = 1e12
+
+
+@contextmanager
+def decoders(clock=None, *, threads=1, max_waiting=3, max_image_bytes=2**20):
+    found = Decoders(
+        threads=threads,
+        max_waiting=max_waiting,
+        max_image_bytes=max_image_bytes,
+        clock=clock or LoopClock(),
+    )
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+async def refusal(work) -> RefusedError:
+    with pytest.raises(RefusedError) as caught:
+        await work
+    return caught.value
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """Decoding waits for it."""
+    opened = threading.Event()
+    real = module.load_image
+
+    def wait(content, preprocessing):
+        assert opened.wait(60)
+        return real(content, preprocessing)
+
+    monkeypatch.setattr(module, "load_image", wait)
+    return opened
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_images_are_prepared_as_the_manifest_says(kind):
+    contents = [picture(seed, kind=kind) for seed in range(3)]
+
+    async def main():
+        with decoders() as found:
+            one = await found.decode(contents[:1], PREPROCESSING, FAR)
+            return one, await found.decode(contents, PREPROCESSING, FAR)
+
+    one, three = run(main())
+    expected = np.stack([load_image(content, PREPROCESSING) for content in contents])
+    assert np.array_equal(one, expected[:1])
+    assert np.array_equal(three, expected)
+    assert three.dtype == np.float32
+    assert three.flags.c_contiguous
+
+
+@pytest.mark.parametrize("damaged", [b"", b"no image", picture()[:40]])
+def test_a_damaged_image_is_named_by_its_index(damaged):
+    async def main():
+        with decoders() as found:
+            return await refusal(found.decode([picture(), damaged], PREPROCESSING, FAR))
+
+    error = run(main())
+    assert error.kind == "invalid"
+    assert str(error).startswith("encoded_image[1]: image (")
+
+
+def test_a_large_file_is_refused_before_it_is_decoded():
+    async def main():
+        with decoders(max_image_bytes=100) as found:
+            return await refusal(found.decode([b"x", b"x" * 101], PREPROCESSING, FAR))
+
+    error = run(main())
+    assert error.kind == "too-large"
+    assert "encoded_image[1]: got 101 bytes, expected at most 100" in str(error)
+
+
+def test_no_more_wait_than_may(gate):
+    async def main():
+        with decoders(max_waiting=3) as found:
+            content = picture()
+            tasks = [
+                asyncio.ensure_future(found.decode([content] * n, PREPROCESSING, FAR))
+                for n in (2, 1)
+            ]
+            await asyncio.sleep(0)
+            error = await refusal(found.decode([content], PREPROCESSING, FAR))
+            assert error.kind == "busy"
+            gate.set()
+            assert [len(images) for images in await asyncio.gather(*tasks)] == [2, 1]
+            assert len(await found.decode([content] * 3, PREPROCESSING, FAR)) == 3
+
+    run(main())
+
+
+def test_a_deadline_counts_while_images_are_decoded(gate):
+    async def main():
+        clock = StillClock()
+        with decoders(clock) as found:
+            late = found.decode([picture()], PREPROCESSING, clock.now() + 1.0)
+            task = asyncio.ensure_future(late)
+            await asyncio.sleep(0)
+            clock.advance(1.1)
+            assert (await refusal(task)).kind == "late"
+            gate.set()
+            assert len(await found.decode([picture()], PREPROCESSING, FAR)) == 1
+
+    run(main())
+
+
+def test_a_cancelled_request_is_not_decoded(gate, monkeypatch):
+    prepared = []
+    real = module.prepare_images
+    monkeypatch.setattr(
+        module, "prepare_images", lambda *given: prepared.append(given) or real(*given)
+    )
+
+    async def main():
+        with decoders(max_waiting=2) as found:
+            running, gone = (
+                asyncio.ensure_future(found.decode([picture(k)], PREPROCESSING, FAR))
+                for k in range(2)
+            )
+            await asyncio.sleep(0)
+            gone.cancel()
+            await asyncio.sleep(0)
+            gate.set()
+            await running
+            assert len(await found.decode([picture()] * 2, PREPROCESSING, FAR)) == 2
+
+    run(main())
+    assert len(prepared) == 2
+
+
+def test_what_waits_when_it_is_closed_is_refused(gate):
+    async def main():
+        with decoders() as found:
+            running, waiting = (
+                asyncio.ensure_future(found.decode([picture(k)], PREPROCESSING, FAR))
+                for k in range(2)
+            )
+            await asyncio.sleep(0)
+            found.close()
+            assert (await refusal(waiting)).kind == "draining"
+            gate.set()
+            assert len(await running) == 1
+
+    run(main())
