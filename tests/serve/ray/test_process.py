@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ def process(deployment: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "parnet_deploy", "serve", "--ray", str(deployment), "--json"]
     command += ["--no-grpc", "--port", str(port), "--drain-seconds", "5", "-v"]
+    command += ["--max-queue", "1", "--max-delay-ms", "1000"]  # one may wait, and for a while
     started = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
     )
@@ -61,6 +64,27 @@ def process(deployment: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
                 os.kill(pid, signal.SIGKILL)
 
 
+def ask_at_once(port: int, count: int) -> list[tuple[int, Any, str | None]]:
+    """Status, what kind of content, and Retry-After of requests sent at the same time."""
+    side = SPEC.size_multiple
+    tensor = {"name": "image", "datatype": "FP32", "shape": [1, 3, side, side]}
+    data = [0.5] * (3 * side * side)
+    body = json.dumps({"inputs": [{**tensor, "data": data}]}).encode()
+    together = threading.Barrier(count)
+
+    def ask(_: int) -> tuple[int, Any, str | None]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        together.wait()
+        connection.request("POST", "/v2/models/toy/infer", body)
+        response = connection.getresponse()
+        (kind,) = set(json.loads(response.read())) & {"outputs", "error"}
+        connection.close()
+        return response.status, kind, response.headers["Retry-After"]
+
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(ask, range(count)))
+
+
 def card(port: int) -> Any:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", "/card")
@@ -69,7 +93,7 @@ def card(port: int) -> Any:
     return found
 
 
-def test_it_takes_what_changed_and_ends_in_peace(
+def test_it_takes_what_changed_refuses_in_json_and_ends_in_peace(
     process: tuple[subprocess.Popen[str], int], deployment: Path
 ) -> None:
     started, port = process
@@ -80,6 +104,10 @@ def test_it_takes_what_changed_and_ends_in_peace(
     assert started.stderr is not None
     assert any("the deployments of now answer" in line for line in started.stderr)
     assert card(port)["labels"] == list(LABELS)
+
+    answers = ask_at_once(port, 24)
+    assert {(status, kind) for status, kind, _ in answers} == {(200, "outputs"), (503, "error")}
+    assert all(int(after or 0) >= 1 for status, _, after in answers if status == 503)
 
     below = [pid for pid in descendants(started.pid) if is_of_ray(pid)]
     assert below
