@@ -67,6 +67,8 @@ def test_queued_requests_are_the_old_ones_and_later_ones_the_new_ones(paths):
             response = await service.infer(ask(image_input(NEW_X)), arrived())
             assert is_from(response, NEW, NEW_X)
             assert not first.closed
+            page = service.metrics.render()[0].decode()
+            assert 'parnet_serve_in_flight_requests{model="toy"} 6.0' in page  # the old one's too
             first.let()
             for task in queued:
                 assert is_from(await task, SPEC, OLD_X)
