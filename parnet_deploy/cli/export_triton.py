@@ -30,6 +30,10 @@ Kinds: python answers tensors and JPEG or PNG files, with any plan, and needs pa
 Triton's Python. onnxruntime and tensorrt hand one engine to Triton's own backend, and need nothing.
 
 \b
+With one replica requests run one by one, with the least latency: Triton's batcher would now and
+then wait half a second. From two on they are batched, and those that may wait are bounded.
+
+\b
 JSON: deployment, name, model, skipped, report (name, kind, plan, backend, precision, max_batch,
 inputs, files), kserve.
 """
@@ -47,6 +51,11 @@ inputs, files), kserve.
 @click.option("--kind", type=click.Choice(_KINDS), default="python", show_default=True)
 @click.option("--plan", metavar="KEY", help="Take this plan; inspect lists them.")
 @click.option("--replicas", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--batching/--no-batching",
+    default=None,
+    help="Triton's dynamic batcher and bounded queue.  [default: from 2 replicas on]",
+)
 @click.option(
     "--max-delay-ms",
     type=click.FloatRange(0, 60_000),
@@ -136,6 +145,7 @@ def _options(
     kind: Kind,
     plan: str | None,
     replicas: int,
+    batching: bool | None,
     max_delay_ms: float,
     max_queue: int,
     deadline_ms: float,
@@ -147,6 +157,7 @@ def _options(
         kind=kind,
         plan=plan,
         replicas=replicas,
+        batching=batching,
         queue_delay_us=round(max_delay_ms * 1000),
         queue_size=max_queue,
         timeout_us=round(deadline_ms * 1000),

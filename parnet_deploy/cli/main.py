@@ -30,6 +30,7 @@ VERBS = {
     "verify": "Hold the built engines against the trained network again.",
     "run": "Classify images.",
     "bench": "Time the deployment beside other ways to run the same network.",
+    "serve": "Answer over the network: REST and gRPC, Open Inference Protocol v2.",
     "export-triton": "Write a model repository for a Triton server, or KServe.",
     "inspect": "Show what is in a deployment, and whether it is intact.",
     "doctor": "Show what this machine can run, and how to get the rest.",

@@ -50,9 +50,10 @@ def _config(source: Source) -> Message:
         "max_batch_size": plan.max_batch,
         "input": _inputs(source),
         "output": [output],
-        "dynamic_batching": _batching(source),
         "instance_group": [_instances(source)],
     }
+    if options.batched:
+        found["dynamic_batching"] = _batching(source)
     if options.kind == "tensorrt" and options.cuda_graphs:
         found["optimization"] = {"cuda": _graphs(source)}
     parameters = _parameters(source)
@@ -157,6 +158,11 @@ def _about(source: Source) -> str:
         lines.append(f"Plan: {source.found.key}, precision {source.plan.precision}.")
     if options.kind == "tensorrt":
         lines += _about_engine(source.plan, source)
+    if not options.batched:
+        lines += [
+            "Requests run one by one and wait without a limit. For batches and a bounded queue:",
+            "--replicas 2 (or --batching; with one instance Triton's batcher misses wake-ups).",
+        ]
     return "\n".join(lines)
 
 

@@ -24,6 +24,10 @@ class TritonOptions:
     ``plan``: the plan's key; None takes the best of those that can be had, and for "python" leaves
     it to the machine that serves.
     ``replicas``: model instances, on a GPU for each GPU.
+    ``batching``: Triton's dynamic batcher, and with it the limits of its queue. None: from two
+    replicas on, or if there is a delay. With one instance the batcher misses a wake-up now and then
+    and the request waits half a second (``benchmarks/triton_batcher.py``), so by default one
+    instance serves request by request.
     ``queue_delay_us``: how long a request may wait for others to be batched with it.
     ``queue_size`` and ``timeout_us``: a request beyond the one, or older than the other, is
     refused. 0 is no limit.
@@ -33,6 +37,7 @@ class TritonOptions:
     kind: Kind = "python"
     plan: str | None = None
     replicas: int = 1
+    batching: bool | None = None
     queue_delay_us: int = 0
     queue_size: int = 64
     timeout_us: int = 10_000_000
@@ -46,6 +51,14 @@ class TritonOptions:
         for name in ("queue_delay_us", "queue_size", "timeout_us"):
             if not 0 <= getattr(self, name) < 2**31:
                 raise _refused(name, getattr(self, name), f"0 to {2**31 - 1}")
+        if self.queue_delay_us and not self.batched:
+            raise _refused("queue_delay_us", self.queue_delay_us, "0 where nothing is batched")
+
+    @property
+    def batched(self) -> bool:
+        """Whether Triton's batcher is used."""
+        wanted = self.replicas > 1 or self.queue_delay_us > 0
+        return wanted if self.batching is None else self.batching
 
     def to_json(self) -> Mapping[str, Any]:
         """What shapes the export, as plain JSON types."""

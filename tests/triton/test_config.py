@@ -30,6 +30,15 @@ def test_contract_of_the_python_kind(toy):
     assert "parameters" not in text
 
 
+def test_one_instance_is_not_batched_unless_asked_for(toy):
+    assert "dynamic_batching" not in config_of(toy)
+    assert "Requests run one by one" in config_of(toy)
+    for options in ({"replicas": 2}, {"batching": True}, {"queue_delay_us": 9}):
+        assert "dynamic_batching { max_queue_delay_microseconds: " in config_of(toy, **options)
+        assert "one by one" not in config_of(toy, **options)
+    assert "dynamic_batching" not in config_of(toy, replicas=2, batching=False)
+
+
 def test_queue_and_replicas(toy):
     options = {"replicas": 3, "queue_delay_us": 500, "queue_size": 7, "timeout_us": 9}
     text = config_of(toy, **options)
@@ -77,6 +86,10 @@ def test_an_engine_with_other_types_at_its_border_is_refused(toy):
         ({"kind": "openvino"}, "kind: got 'openvino', expected one of python, onnxruntime"),
         ({"replicas": 0}, "replicas: got 0, expected 1 to 1024"),
         ({"queue_size": -1}, "queue_size: got -1, expected 0 to"),
+        (
+            {"queue_delay_us": 5, "batching": False},
+            "queue_delay_us: got 5, expected 0 where nothing is batched",
+        ),
         ({"timeout_us": 2**31}, "timeout_us: got 2147483648, expected 0 to"),
     ],
 )

@@ -13,14 +13,13 @@ from typing import Any
 
 from parnet_deploy.serve.model.options import ModelOptions
 from parnet_deploy.serve.options import ServerOptions
+from parnet_deploy.serve.page.page import load_page
 from parnet_deploy.serve.rest.answer import Answer, json_answer
 from parnet_deploy.serve.rest.app import Page
 from parnet_deploy.serve.security.limits import Limits
 from parnet_deploy.serve.server import Server
 from parnet_deploy.serve.service import InferenceService
 from parnet_deploy.serve.service_options import ServiceOptions
-
-from parnet_deploy.serve.page.page import load_page
 
 
 async def serve(given: dict[str, Any]) -> None:

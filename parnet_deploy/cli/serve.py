@@ -1,0 +1,289 @@
+"""The verb ``serve``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import RenderableType
+from rich.text import Text
+
+from . import render
+from .chain import ensure_built, needs
+from .options import DEPLOYMENT_METAVAR, Common, verb
+
+if TYPE_CHECKING:
+    from ..doctor.finding import Finding
+    from ..serve.deployments import DeploymentServer
+    from ..serve.options import ServerOptions
+
+_PACKAGE = __package__.partition(".")[0]
+_READABLE = click.Path(dir_okay=False, path_type=Path)
+_GROUPS = ("hardware", "gpu")  # of what doctor finds
+_PORT = click.IntRange(0, 65535)
+_EPILOG = """\b
+Examples:
+  parnet-deploy serve
+  parnet-deploy serve digits --port 8000 --grpc-port 8001
+  parnet-deploy serve --host 0.0.0.0 --token-file token --tls-cert cert.pem --tls-key key.pem
+
+\b
+A port of 0 is any free one. The token may also be in the variable PARNET_DEPLOY_TOKEN. The
+questions v2/health/live and v2/health/ready need none.
+
+\b
+SIGTERM and SIGINT stop it when what it has is answered; a second one at once. SIGHUP takes
+deployments into service that were changed on disk.
+
+\b
+JSON, one line when it is ready: url, grpc, metrics (null: not there), pid, models, warnings.
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("deployments", nargs=-1, metavar=f"{DEPLOYMENT_METAVAR}...")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address or name to listen at."
+)
+@click.option("--port", type=_PORT, default=8000, show_default=True, help="Of REST.")
+@click.option("--grpc-port", type=_PORT, default=8001, show_default=True, help="Of gRPC.")
+@click.option("--no-rest", is_flag=True, help="Only gRPC.")
+@click.option("--no-grpc", is_flag=True, help="Only REST.")
+@click.option("--metrics-port", type=_PORT, help="/metrics on 127.0.0.1 alone, without a token.")
+@click.option("--backend", help="Take engines of this backend only.")
+@click.option("--plan", metavar="KEY", help="Take this plan; inspect lists them.")
+@click.option("--slots", type=click.IntRange(1), default=1, show_default=True, help="Runs at once.")
+@click.option("--threads", type=click.IntRange(1), help="Cores for the engines.")
+@click.option(
+    "--max-queue",
+    type=click.IntRange(0),
+    default=64,
+    show_default=True,
+    help="Images that may wait; more are refused.",
+)
+@click.option(
+    "--max-delay-ms",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="How long a request may wait for others to share its batch.",
+)
+@click.option(
+    "--deadline-ms",
+    type=click.FloatRange(1),
+    default=10_000.0,
+    show_default=True,
+    help="A request that cannot be answered in this time is refused at once.",
+)
+@click.option(
+    "--max-body-mib",
+    type=click.IntRange(1, 1024),
+    default=16,
+    show_default=True,
+    help="Of a request.",
+)
+@click.option("--token-file", type=_READABLE, help="The token that clients must send.")
+@click.option("--tls-cert", type=_READABLE, help="Certificate chain (PEM).")
+@click.option("--tls-key", type=_READABLE, help="Its key (PEM).")
+@click.option("--tls-client-ca", type=_READABLE, help="Whose clients may connect (PEM).")
+@click.option("--insecure", is_flag=True, help="Listen anywhere without token and TLS.")
+@click.option(
+    "--drain-seconds",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="For answers when it is stopped.",
+)
+@click.option("--watch", type=click.FloatRange(0.1), metavar="SECONDS", help="Look for changes.")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True
+)
+@verb
+def command(
+    common: Common,
+    deployments: tuple[str, ...],
+    backend: str | None,
+    plan: str | None,
+    slots: int,
+    threads: int | None,
+    max_queue: int,
+    max_delay_ms: float,
+    deadline_ms: float,
+    drain_seconds: float,
+    watch: float | None,
+    log_format: str,
+    **listen: Any,
+) -> None:
+    """Serve deployments by the Open Inference Protocol v2: REST and gRPC.
+
+    Clients of Triton and KServe work unchanged. It listens on this machine only, unless there is a
+    token or TLS. Engines that are missing are built first. -v logs every request, not only those
+    that are refused.
+    """
+    from ..doctor.findings import examine
+
+    with needs("serve"):
+        from ..serve.deployments import DeploymentServer
+        from ..serve.model.options import ModelOptions
+        from ..serve.process import serve_until_stopped
+        from ..serve.service_options import ServiceOptions
+
+    _log_as(log_format)
+    options = _server_options(drain_s=drain_seconds, **listen)
+    options.address()  # what cannot be, before anything is built
+    names: Sequence[str | None] = deployments or (None,)
+    directories = [common.find(name) for name in names]
+    for directory in directories:
+        if plan is None:
+            ensure_built(directory, common.output, backend=backend)
+    models = [
+        ModelOptions(path=path, backend=backend, plan=plan, slots=slots, threads=threads)
+        for path in directories
+    ]
+    service_options = ServiceOptions(
+        max_queue=max_queue, max_delay_ms=max_delay_ms, deadline_s=deadline_ms / 1e3
+    )
+    findings = [found for found in examine(common.root) if found.group in _GROUPS]
+    made: list[DeploymentServer] = []
+
+    def make_server() -> DeploymentServer:
+        made.append(DeploymentServer(models, options, service_options))
+        return made[0]
+
+    async def reload() -> None:
+        for name in await made[0].reload():
+            common.output.note(f"{name}: the deployment of now answers")
+
+    drained = serve_until_stopped(
+        make_server,
+        on_ready=lambda server: _show(common, made[0], options, findings),
+        reload=reload,
+        watch_s=watch,
+    )
+    common.output.note("stopped" if drained else "stopped at once")
+    if not drained:
+        raise click.exceptions.Exit(130)
+
+
+def _server_options(
+    *,
+    host: str,
+    port: int,
+    grpc_port: int,
+    no_rest: bool,
+    no_grpc: bool,
+    metrics_port: int | None,
+    max_body_mib: int,
+    token_file: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    insecure: bool,
+    drain_s: float,
+) -> ServerOptions:
+    from ..serve.options import ServerOptions
+    from ..serve.security.limits import MIB, Limits
+    from ..serve.security.tls import TlsFiles
+    from ..serve.security.token import read_token
+
+    tls = None
+    if tls_cert is not None and tls_key is not None:
+        tls = TlsFiles(certificate=tls_cert, key=tls_key, client_ca=tls_client_ca)
+    elif (tls_cert, tls_key, tls_client_ca) != (None, None, None):
+        raise click.UsageError("TLS needs --tls-cert and --tls-key; --tls-client-ca comes on top.")
+    return ServerOptions(
+        host=host,
+        port=None if no_rest else port,
+        grpc_port=None if no_grpc else grpc_port,
+        metrics_port=metrics_port,
+        token=read_token(token_file),
+        tls=tls,
+        insecure=insecure,
+        limits=Limits(body_bytes=max_body_mib * MIB),
+        drain_s=drain_s,
+    )
+
+
+def _log_as(log_format: str) -> None:
+    from ..serve.logs import JsonFormatter, TextFormatter
+
+    package = logging.getLogger(_PACKAGE)
+    if log_format == "text":
+        for handler in package.handlers:
+            handler.setFormatter(TextFormatter())
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    package.handlers = [handler]
+
+
+def _show(
+    common: Common,
+    server: DeploymentServer,
+    options: ServerOptions,
+    findings: Sequence[Finding],
+) -> None:
+    """Say where it listens, what answers, and on what machine."""
+    cards = server.service.describe()["models"]
+    warnings = [
+        *options.warnings(server.address),
+        *(f"{f.name}: {f.detail}; {f.fix}" for f in findings if f.status == "warning"),
+    ]
+    metrics = server.url and f"{server.url}/metrics"
+    if server.metrics_port is not None:
+        metrics = f"http://127.0.0.1:{server.metrics_port}/metrics"
+    document = {
+        "url": server.url,
+        "grpc": server.grpc_target,
+        "metrics": metrics,
+        "pid": os.getpid(),
+        "models": list(cards),
+        "warnings": warnings,
+    }
+    if common.output.as_json:
+        click.echo(json.dumps(document))
+        return
+    rows: list[tuple[str, str | Text]] = [
+        (name, shown)
+        for name, shown in (
+            ("REST", server.url),
+            ("gRPC", server.grpc_target),
+            ("metrics", metrics),
+            ("machine", _machine_text(findings)),
+        )
+        if shown
+    ]
+    rows += [(name, _model_text(card)) for name, card in cards.items()]
+    drawing: list[RenderableType] = [
+        render.heading("serving", ", ".join(cards)),
+        render.facts(rows),
+    ]
+    if warnings:
+        drawing += ["", *render.lines("!", "warn", warnings)]
+    if server.url is not None:
+        drawing += ["", render.next_step((_curl(server.url, next(iter(cards)), options), ""))]
+    common.output.result(document, *drawing)
+    sys.stdout.flush()
+
+
+def _machine_text(findings: Sequence[Finding]) -> str:
+    return "; ".join(f.detail for f in findings if f.name in ("cpu", "cores") or f.group == "gpus")
+
+
+def _model_text(card: dict[str, Any]) -> str:
+    running = card["running"]
+    median = running["median_ms"]
+    timed = "" if median is None else f", {render.ms_text(median)} when it was built"
+    return f"{running['backend']}, plan {running['plan']}, {running['precision']}{timed}"
+
+
+def _curl(url: str, model: str, options: ServerOptions) -> str:
+    token = "" if options.token is None else ' -H "Authorization: Bearer $TOKEN"'
+    authority = "" if options.tls is None else " --cacert CA.pem"
+    return f"curl{authority}{token} {url}/v2/models/{model}"

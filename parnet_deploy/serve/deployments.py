@@ -1,0 +1,70 @@
+"""A server of deployments: ``Server`` over ``InferenceService``, with its pages and counts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from ..deployment import Deployment
+from .model.options import ModelOptions
+from .options import ServerOptions
+from .rest.answer import Answer, json_answer
+from .rest.app import Page
+from .server import Server
+from .service import InferenceService
+from .service_options import ServiceOptions
+
+
+class DeploymentServer(Server):
+    """Serves deployments, from Python as from the command line.
+
+        async with DeploymentServer([ModelOptions(path="engines/digits")]) as server:
+            ...  # ask server.url
+
+    Args:
+        models: What to serve.
+        options: Where to listen and who may ask.
+        service_options: Queue, deadline, batches.
+
+    Owns: engines, threads and sockets, until it is closed.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[ModelOptions],
+        options: ServerOptions | None = None,
+        service_options: ServiceOptions | None = None,
+    ) -> None:
+        self.service = InferenceService(models, service_options)
+        self._models = tuple(models)
+        metrics = self.service.metrics
+        super().__init__(
+            self.service,
+            options,
+            pages={"/card": Page(make=self._card)},
+            metrics=metrics.render,
+            on_refused=lambda wire, kind: metrics.refused("", wire, kind),
+        )
+
+    async def reload(self) -> list[str]:
+        """Take each deployment that was changed on disk into service; names of those.
+
+        No request is lost. If one cannot be opened, what was served goes on.
+
+        Raises:
+            ParnetDeployError: One cannot be read or opened; those before it were taken.
+        """
+        changed = []
+        for name, model in zip(self.service.models, self._models, strict=True):
+            digest = await asyncio.to_thread(_digest, model)
+            if digest != self.service.model_card(name)["digest"]:
+                await self.service.swap(name)
+                changed.append(name)
+        return changed
+
+    def _card(self) -> Answer:
+        return json_answer({"models": list(self.service.describe()["models"].values())})
+
+
+def _digest(model: ModelOptions) -> str:
+    return Deployment.open(model.path).digest
