@@ -68,10 +68,10 @@ class DeploymentServer(Server):
 
 
 def _page() -> Answer:
-    """For people. It asks for the token itself, where there is one."""
-    found = load_page()
-    headers = ((name.encode(), value.encode()) for name, value in found.headers.items())
-    return Answer(headers=tuple(headers), body=found.body)
+    """The page itself has no secret; what it asks for needs the token."""
+    page = load_page()
+    headers = tuple((name.encode(), value.encode()) for name, value in page.headers.items())
+    return Answer(headers=headers, body=page.body)
 
 
 def _digest(model: ModelOptions) -> str:
