@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import ParnetDeployError
 from .clock import Clock
 from .metrics import Metrics
-from .model.decoders import Decoders
+from .model.decoders import Decoders, warm_up_decoders
 from .model.documents import DEFAULT_PRIORITY, PRIORITY_LEVELS, model_config, model_metadata
 from .model.options import ModelOptions
 from .model.outputs import make_output
@@ -308,6 +308,8 @@ class Host:
 def _warm_up(model: ServedModel) -> float:
     """Seconds of one run at the largest size, once everything for it is there."""
     signature = model.signature
+    if signature.preprocessing is not None:
+        warm_up_decoders(signature.preprocessing)
     images = np.zeros((1, signature.spec.in_channels, *signature.size.high), np.float32)
     model.run(images)
     start_s = time.perf_counter()
