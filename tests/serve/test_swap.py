@@ -11,10 +11,12 @@ from parnet_deploy.errors import CheckFailedError
 from parnet_deploy.serve.model.options import ModelOptions
 from parnet_deploy.serve.protocol.refusal import RefusedError
 from parnet_deploy.serve.service import InferenceService
+from parnet_deploy.serve.service_options import ServiceOptions
 from tests.runtime.runtime_toys import SPECS, fixed_size, images, reference
 from tests.serve.service_toys import SPEC, Opener, arrived, ask, image_input, publish, run
 
 NEW = SPECS[2]  # other classes, other sides, another number of streams
+PATIENT = ServiceOptions(deadline_s=600)
 OLD_X, NEW_X = images(SPEC), images(NEW)
 
 
@@ -120,7 +122,7 @@ def test_under_load_nothing_is_lost_and_nothing_mixed(paths, tmp_path):
         opener = Opener()
         answered = 0
         over = asyncio.Event()
-        async with InferenceService([old], opener=opener) as service:
+        async with InferenceService([old], PATIENT, opener=opener) as service:
 
             async def client(seed: int) -> None:
                 nonlocal answered
