@@ -179,3 +179,25 @@ def test_a_server_that_stops_meanwhile_does_not_wait_and_leaves_nothing_open(pat
         assert [held.closed for held in opener.opened] == [True, True]
 
     run(main())
+
+
+def test_a_cancelled_swap_leaves_nothing_open(paths):
+    old, new, _ = paths
+
+    async def main():
+        opener = Opener()
+        async with InferenceService([old], opener=opener) as service:
+            opener.gate.clear()
+            swapping = asyncio.ensure_future(service.swap("toy", new))
+            await turn()
+            swapping.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await swapping
+            assert is_from(await service.infer(ask(image_input(OLD_X)), arrived()), SPEC, OLD_X)
+            opener.gate.set()
+            assert await asyncio.to_thread(opener.count.acquire, timeout=60)
+            assert await asyncio.to_thread(opener.opened[1].done.wait, 60)
+            assert not opener.opened[0].closed
+            await service.swap("toy")  # and another one may follow
+
+    run(main())
