@@ -140,9 +140,11 @@ def command(
 
     _log_as(log_format)
     options = _server_options(drain_s=drain_seconds, **listen)
-    options.address()  # what cannot be, before anything is built
     if ray is not None and watch is not None:
         raise click.UsageError("--watch is not for a Ray cluster. Send SIGHUP after a change.")
+    options.address()  # what cannot be, before anything is built
+    if ray is not None:
+        ray.check(options)
     names: Sequence[str | None] = deployments or (None,)
     directories = [common.find(name) for name in names]
     for directory in directories:

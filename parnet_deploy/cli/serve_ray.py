@@ -57,6 +57,21 @@ class RayChoice:
     address: str | None
     write_config: Path | None
 
+    def check(self, options: ServerOptions) -> None:
+        """Refuse what cannot be, before anything is built or started.
+
+        Raises:
+            ParnetDeployError: Of the wires or the numbers.
+        """
+        from ..serve.ray.config import check_wires
+        from ..serve.ray.options import ScaleOptions
+
+        check_wires(options)
+        ScaleOptions(**self.scale)
+        if self.write_config is None:
+            with needs("ray"):
+                import ray  # noqa: F401
+
 
 @dataclass(frozen=True, kw_only=True)
 class RaySource:
@@ -113,17 +128,15 @@ def serve_on_ray(
     common: Common, choice: RayChoice, source: RaySource, options: ServerOptions
 ) -> bool:
     """Serve on a cluster until a signal, or write the file for one; whether it ended in peace."""
-    with needs("serve"):
-        from ..serve.ray.config import check_wires, config_file
-    check_wires(options)
     if choice.write_config is not None:
+        from ..serve.ray.config import config_file
+
         need, settings, deployment = _describe(choice, source, options)
         choice.write_config.write_text(config_file(options, settings, deployment), encoding="utf-8")
         _show_file(common, choice.write_config, settings, need)
         return True
-    with needs("ray"):
-        from ..serve.ray.process import serve_until_stopped
-        from ..serve.ray.serving import Plan
+    from ..serve.ray.process import serve_until_stopped
+    from ..serve.ray.serving import Plan
 
     def make_plan() -> Plan:
         _, settings, deployment = _describe(choice, source, options)
