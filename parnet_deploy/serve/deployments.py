@@ -74,10 +74,10 @@ def service_pages(service: InferenceService) -> dict[str, Page]:
 
 
 def _page() -> Answer:
-    """For people. It asks for the token itself, where there is one."""
-    found = load_page()
-    headers = ((name.encode(), value.encode()) for name, value in found.headers.items())
-    return Answer(headers=tuple(headers), body=found.body)
+    """The page itself has no secret; what it asks for needs the token."""
+    page = load_page()
+    headers = tuple((name.encode(), value.encode()) for name, value in page.headers.items())
+    return Answer(headers=headers, body=page.body)
 
 
 def _digest(model: ModelOptions) -> str:
