@@ -188,7 +188,9 @@ def _show(common: Common, plan: Plan) -> None:
     options, models = plan.options, [Path(model.path).name for model in plan.settings.models]
     url = f"http://{options.host}:{options.port}"
     target = None if options.grpc_port is None else f"{options.host}:{options.grpc_port}"
-    warnings = options.warnings(options.address())
+    from ..serve.ray.config import wire_warnings
+
+    warnings = wire_warnings(options)
     document = {
         "url": url,
         "grpc": target,

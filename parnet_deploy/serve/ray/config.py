@@ -61,6 +61,15 @@ def check_wires(options: ServerOptions) -> None:
         )
 
 
+def wire_warnings(options: ServerOptions) -> list[str]:
+    """What whoever starts it should know of its protection."""
+    found = options.warnings(resolve_host(options.host))
+    if options.grpc_port is not None:
+        lack = "TLS" if options.token is not None else "TLS and without a token"
+        found.append(f"Ray listens for gRPC on every interface, without {lack}")
+    return found
+
+
 def proxy_options(options: ServerOptions) -> dict[str, Any]:
     """Where Ray's proxies listen. ``serve.start`` and ``serve deploy`` take the same."""
     found: dict[str, Any] = {

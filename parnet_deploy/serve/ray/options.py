@@ -38,11 +38,6 @@ class ScaleOptions:
         if self.gpus is not None:
             _check("gpus", self.gpus, 0, 1024)
 
-    @property
-    def most(self) -> int:
-        """The largest number of replicas."""
-        return self.max_replicas or self.replicas
-
     def to_ray(self) -> dict[str, Any]:
         """Ray's words for the number of replicas."""
         if self.max_replicas is None:

@@ -9,7 +9,7 @@ import pytest
 
 from parnet_deploy.errors import ServeError
 from parnet_deploy.serve.options import ServerOptions
-from parnet_deploy.serve.ray.config import check_wires, config_file, proxy_options
+from parnet_deploy.serve.ray.config import check_wires, config_file, proxy_options, wire_warnings
 from parnet_deploy.serve.ray.settings import ModelSettings, ReplicaSettings
 from parnet_deploy.serve.security.tls import TlsFiles
 from parnet_deploy.serve.security.token import Token
@@ -57,6 +57,14 @@ def test_what_may_be(options: ServerOptions) -> None:
 def test_what_is_refused(options: ServerOptions, reason: str) -> None:
     with pytest.raises(ServeError, match=reason):
         check_wires(options)
+
+
+def test_what_is_not_protected_is_said() -> None:
+    assert wire_warnings(ServerOptions(grpc_port=None)) == []
+    (found,) = wire_warnings(ServerOptions(token=TOKEN))
+    assert found == "Ray listens for gRPC on every interface, without TLS"
+    (found,) = wire_warnings(ServerOptions(insecure=True))
+    assert found.endswith("without TLS and without a token")
 
 
 def test_the_proxies_listen_where_they_are_told() -> None:
