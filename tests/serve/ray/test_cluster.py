@@ -299,7 +299,10 @@ def test_no_retried_request_is_lost_by_an_update_a_kill_or_the_loss_of_a_node(
         # Waiting for a batch makes it likely that a replica is lost with requests in it.
         settings = replace(running.plan.settings, max_delay_ms=50.0)
         deploy(replace(running.plan, settings=settings))
-        load.until(lambda: not load.replicas & before, "answers of new replicas alone")
+        load.until(
+            lambda: len(load.replicas) == 2 and not load.replicas & before,
+            "answers of both new replicas alone",
+        )
         show("update", load)
 
         before = load.replicas
