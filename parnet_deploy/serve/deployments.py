@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..deployment import Deployment
 from .model.options import ModelOptions
 from .options import ServerOptions
+from .page.page import load_page
 from .rest.answer import Answer, json_answer
 from .rest.app import Page
 from .server import Server
@@ -41,7 +42,7 @@ class DeploymentServer(Server):
         super().__init__(
             self.service,
             options,
-            pages={"/card": Page(make=self._card)},
+            pages={"/": Page(make=_page, public=True), "/card": Page(make=self._card)},
             metrics=metrics.render,
             on_refused=lambda wire, kind: metrics.refused("", wire, kind),
         )
@@ -64,6 +65,13 @@ class DeploymentServer(Server):
 
     def _card(self) -> Answer:
         return json_answer({"models": list(self.service.describe()["models"].values())})
+
+
+def _page() -> Answer:
+    """The page itself has no secret; what it asks for needs the token."""
+    page = load_page()
+    headers = tuple((name.encode(), value.encode()) for name, value in page.headers.items())
+    return Answer(headers=headers, body=page.body)
 
 
 def _digest(model: ModelOptions) -> str:

@@ -47,7 +47,7 @@ class FakeService:
 
     async def close(self, drain_s: float = 0.0) -> None:
         self.closed = True
-        self.ready = False
+        self._tell()
 
     def is_live(self) -> bool:
         return self.live

@@ -154,7 +154,7 @@ class GuardedConnection(HttpToolsProtocol):
             if waited_s > limits.linger_s:
                 self.transport.abort()
             return
-        allowed_s = limits.body_s + self._body_bytes / limits.body_rate_bytes_s
+        allowed_s = limits.body_time_s(self._body_bytes)
         if waited_s > allowed_s:
             self._refuse(_too_slow("body", allowed_s))
 

@@ -12,7 +12,6 @@ class Limits:
     """Bounds on sizes, counts and times. A client beyond one is refused or disconnected.
 
     ``body_bytes`` holds for the body as sent and for the body decompressed, and for a gRPC message.
-    A body must arrive within ``body_s`` plus its size over ``body_rate_bytes_s``.
     """
 
     body_bytes: int = 16 * MIB
@@ -26,3 +25,7 @@ class Limits:
     write_s: float = 30.0  # a client that does not read its answer
     linger_s: float = 2.0  # sending on after having been refused
     stream_requests: int = 32  # unanswered ones of one gRPC stream
+
+    def body_time_s(self, received_bytes: int) -> float:
+        """How long a body may take of which so much has come: ``body_s``, and more at a rate."""
+        return self.body_s + received_bytes / self.body_rate_bytes_s

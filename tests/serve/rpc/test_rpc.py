@@ -1,0 +1,348 @@
+"""The gRPC shell over a fake service: every rpc, and what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+
+from parnet_deploy.serve.protocol import messages
+from parnet_deploy.serve.protocol.refusal import CODES, RefusedError
+from parnet_deploy.serve.security.limits import Limits
+from tests.serve import wire
+from tests.serve.wire import IMAGE, expected
+
+OPEN = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+
+
+class Client:
+    """Calls by name, with the messages of the package."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+
+    def call(self, rpc: str, message=None, **more):
+        request = messages.request_class(rpc)() if message is None else message
+        content = request if isinstance(request, bytes) else request.SerializeToString()
+        multi = self.channel.unary_unary(
+            f"/{messages.SERVICE}/{rpc}",
+            response_deserializer=messages.response_class(rpc).FromString,
+        )
+        return multi(content, **more)
+
+    def stream(self, requests, **more):
+        multi = self.channel.stream_stream(
+            f"/{messages.SERVICE}/ModelStreamInfer",
+            request_serializer=messages.ModelInferRequest.SerializeToString,
+            response_deserializer=messages.ModelStreamInferResponse.FromString,
+        )
+        return multi(requests, **more)
+
+
+@asynccontextmanager
+async def client_of(server, credentials=None, options=()):
+    target = server.grpc_target
+    if credentials is None:
+        channel = grpc.aio.insecure_channel(target, options=[*OPEN, *options])
+    else:
+        channel = grpc.aio.secure_channel(target, credentials, options=[*OPEN, *options])
+    async with channel:
+        yield Client(channel)
+
+
+def serve(body, **options) -> None:
+    """Run a test against gRPC alone, with a client at hand."""
+
+    async def with_client(server, service):
+        async with client_of(server) as client:
+            await body(client, service)
+
+    wire.serve(with_client, **{"port": None, "grpc_port": 0, **options})
+
+
+def infer_request(image: np.ndarray = IMAGE, **more):
+    request = messages.ModelInferRequest(model_name="toy", **more)
+    request.inputs.add(name="image", datatype="FP32", shape=image.shape)
+    request.raw_input_contents.append(image.tobytes())
+    return request
+
+
+def logits_of(response) -> np.ndarray:
+    (output,) = response.outputs
+    return np.frombuffer(response.raw_output_contents[0], np.float32).reshape(output.shape)
+
+
+async def refusal(call) -> tuple[str, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as found:
+        await call
+    return found.value.code().name, found.value.details()
+
+
+def test_every_question_has_its_answer() -> None:
+    async def body(client, service):
+        assert (await client.call("ServerLive")).live
+        assert (await client.call("ServerReady")).ready
+        named = {"name": "toy", "version": "1"}
+        assert (await client.call("ModelReady", messages.ModelReadyRequest(**named))).ready
+        assert (await client.call("ServerMetadata")).name == "parnet-deploy"
+        found = await client.call("ModelMetadata", messages.ModelMetadataRequest(**named))
+        assert list(found.inputs[0].shape) == [-1, 3, 8, 8]
+        found = await client.call("ModelConfig", messages.ModelConfigRequest(**named))
+        assert found.config.max_batch_size == 8
+        assert (await client.call("ModelStatistics")).model_stats[0].name == "toy"
+        assert (await client.call("RepositoryIndex")).models[0].state == "READY"
+        service.ready = False
+        assert not (await client.call("ServerReady")).ready
+        only = messages.RepositoryIndexRequest(ready=True)
+        assert not (await client.call("RepositoryIndex", only)).models
+
+    serve(body)
+
+
+@pytest.mark.parametrize(
+    ("rpc", "code"),
+    [
+        ("RepositoryModelLoad", "UNAVAILABLE"),
+        ("RepositoryModelUnload", "UNAVAILABLE"),
+        ("SystemSharedMemoryStatus", None),
+        ("SystemSharedMemoryRegister", "UNIMPLEMENTED"),
+        ("SystemSharedMemoryUnregister", None),
+        ("CudaSharedMemoryStatus", None),
+        ("CudaSharedMemoryRegister", "UNIMPLEMENTED"),
+        ("CudaSharedMemoryUnregister", None),
+        ("TraceSetting", "UNIMPLEMENTED"),
+        ("LogSettings", "UNIMPLEMENTED"),
+    ],
+)
+def test_what_is_not_offered_says_so(rpc, code) -> None:
+    async def body(client, service):
+        if code is None:
+            assert await client.call(rpc) == messages.Nothing()
+        else:
+            found, details = await refusal(client.call(rpc))
+            assert found == code
+            assert "not offered" in details
+
+    serve(body)
+
+
+def test_every_rpc_of_the_protocol_has_a_handler() -> None:
+    from parnet_deploy.serve.rpc.documents import DOCUMENTS
+
+    names = {method.name for method in messages.methods()}
+    assert names == {*DOCUMENTS, "ModelInfer", "ModelStreamInfer"}
+    assert len(names) == 20
+
+
+def test_infer() -> None:
+    async def body(client, service):
+        call = client.call("ModelInfer", infer_request(id="mine"))
+        response = await call
+        assert (response.id, response.model_version) == ("mine", "1")
+        np.testing.assert_array_equal(logits_of(response), expected())
+        assert "x-request-id" in dict(await call.trailing_metadata())
+        arrival = service.arrivals[-1]
+        assert (arrival.wire, arrival.left_s) == ("grpc", None)
+
+    serve(body)
+
+
+def test_the_deadline_of_a_call_is_what_is_left() -> None:
+    async def body(client, service):
+        await client.call("ModelInfer", infer_request(), timeout=1000.0)
+        assert 0 < service.arrivals[-1].left_s <= 1000.0
+
+    serve(body)
+
+
+@pytest.mark.parametrize("kind", sorted(CODES))
+def test_each_refusal_has_its_code(kind) -> None:
+    async def body(client, service):
+        service.refusal = RefusedError(kind, "what: got x, expected y.", retry_after_s=1.2)
+        call = client.call("ModelInfer", infer_request(), metadata=(("x-request-id", "a-1"),))
+        assert await refusal(call) == (CODES[kind].grpc, str(service.refusal))
+        metadata = dict(await call.trailing_metadata())
+        assert metadata["x-request-id"] == "a-1"
+        assert metadata.get("retry-after") == ("2" if CODES[kind].retry else None)
+
+    serve(body)
+
+
+def test_a_bug_is_internal_without_its_secrets(caplog) -> None:
+    async def body(client, service):
+        service.refusal = ZeroDivisionError("secret")
+        code, details = await refusal(client.call("ModelInfer", infer_request()))
+        assert code == "INTERNAL"
+        assert "secret" not in details
+        service.refusal = None
+        await client.call("ModelInfer", infer_request())
+
+    serve(body)
+    assert [r.levelname for r in caplog.records if r.name == "parnet_deploy.serve"] == ["ERROR"]
+
+
+@pytest.mark.parametrize("rpc", [method.name for method in messages.methods()][2:])
+def test_bytes_that_are_no_message_are_invalid(rpc) -> None:
+    async def body(client, service):
+        if rpc == "ModelStreamInfer":
+            return
+        code, _ = await refusal(client.call(rpc, b"\xff\xff\xff"))
+        assert code == "INVALID_ARGUMENT"
+
+    serve(body)
+
+
+def test_unknown_names_are_not_found_and_unknown_methods_unimplemented() -> None:
+    async def body(client, service):
+        other = messages.ModelMetadataRequest(name="other")
+        assert (await refusal(client.call("ModelMetadata", other)))[0] == "NOT_FOUND"
+        request = infer_request()
+        request.model_name = "other"
+        assert (await refusal(client.call("ModelInfer", request)))[0] == "NOT_FOUND"
+        for method in ("/inference.GRPCInferenceService/No", "/a.B/C", "/x"):
+            call = client.channel.unary_unary(method)(b"")
+            assert (await refusal(call))[0] == "UNIMPLEMENTED"
+
+    serve(body)
+
+
+def test_a_message_over_the_limit_is_refused_also_when_compressed() -> None:
+    async def body(client, service):
+        image = np.zeros((1, 3, 200, 200), np.float32)
+        for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
+            call = client.call("ModelInfer", infer_request(image), compression=compression)
+            assert (await refusal(call))[0] == "RESOURCE_EXHAUSTED"
+        small = infer_request(np.zeros((1, 3, 8, 8), np.float32))
+        await client.call("ModelInfer", small, compression=grpc.Compression.Gzip)
+
+    serve(body, limits=Limits(body_bytes=100_000))
+
+
+def test_a_cancelled_call_leaves_the_service() -> None:
+    async def body(client, service):
+        service.held.clear()
+        call = client.call("ModelInfer", infer_request())
+        await service.until(lambda s: s.entered == 1)
+        call.cancel()
+        await service.until(lambda s: s.cancelled == 1)
+
+    serve(body)
+
+
+def test_a_call_past_its_deadline_leaves_the_service() -> None:
+    async def body(client, service):
+        service.held.clear()
+        call = client.call("ModelInfer", infer_request(), timeout=0.05)
+        assert (await refusal(call))[0] == "DEADLINE_EXCEEDED"
+        await service.until(lambda s: s.cancelled == s.entered)
+
+    serve(body)
+
+
+def test_a_stream_answers_in_order_and_goes_on_after_refusals() -> None:
+    async def body(client, service):
+        def requests():
+            for n in range(100):
+                request = infer_request(np.full((1, 3, 8, 8), n, np.float32), id=str(n))
+                if n % 10 == 3:
+                    request.model_name = "other"
+                yield request
+
+        n = 0
+        async for answer in client.stream(requests()):
+            assert answer.infer_response.id == str(n)
+            if n % 10 == 3:
+                assert "model other: not found" in answer.error_message
+            else:
+                assert answer.error_message == ""
+                assert logits_of(answer.infer_response)[0, 0] == 192 * n
+            n += 1
+        assert n == 100
+
+    serve(body)
+
+
+def test_a_stream_is_not_read_further_than_its_limit() -> None:
+    async def body(client, service):
+        service.held.clear()
+        sent = 0
+
+        async def requests():
+            nonlocal sent
+            for n in range(10):
+                sent += 1
+                yield infer_request(id=str(n))
+
+        call = client.stream(requests())
+        await service.until(lambda s: s.entered == 3)
+        # As many answers as are released; the fourth request enters only then.
+        service.held.set()
+        ids = [answer.infer_response.id async for answer in call]
+        assert ids == [str(n) for n in range(10)]
+        assert most_waiting[0] == 3
+
+    most_waiting = [0]
+
+    class Counting(wire.FakeService):
+        waiting = 0
+
+        async def infer(self, request, arrival):
+            self.waiting += 1
+            most_waiting[0] = max(most_waiting[0], self.waiting)
+            try:
+                return await super().infer(request, arrival)
+            finally:
+                self.waiting -= 1
+
+    async def with_client(server, service):
+        async with client_of(server) as client:
+            await body(client, service)
+
+    limits = Limits(stream_requests=3)
+    wire.serve(with_client, Counting, port=None, grpc_port=0, limits=limits)
+
+
+def test_a_cancelled_stream_cancels_its_requests() -> None:
+    async def body(client, service):
+        service.held.clear()
+        call = client.stream(infer_request(id=str(n)) for n in range(5))
+        await service.until(lambda s: s.entered == 5)
+        call.cancel()
+        await service.until(lambda s: s.cancelled == 5)
+
+    serve(body)
+
+
+def test_the_standard_health_check() -> None:
+    async def body(client, service):
+        check = client.channel.unary_unary("/grpc.health.v1.Health/Check")
+        name = messages.SERVICE.encode()
+        for request in (b"", b"\n\x00", b"\n" + bytes([len(name)]) + name):
+            assert await check(request) == b"\x08\x01"
+        service.ready = False
+        assert await check(b"") == b"\x08\x02"
+        assert (await refusal(check(b"\n\x01x")))[0] == "NOT_FOUND"
+        for bad in (b"\n", b"\n\x05x", b"\x10\x01", b"\n\x02\xff\xfe\x00"):
+            assert (await refusal(check(bad)))[0] == "INVALID_ARGUMENT"
+
+    serve(body)
+
+
+def test_draining_lets_calls_finish_and_takes_no_more() -> None:
+    async def body(server, service):
+        service.held.clear()
+        async with client_of(server) as client:
+            call = client.call("ModelInfer", infer_request())
+            await service.until(lambda s: s.entered == 1)
+            closing = asyncio.ensure_future(server.close(wire.HANG_S))
+            await service.until(lambda s: s.closed)
+            service.held.set()
+            np.testing.assert_array_equal(logits_of(await call), expected())
+            await closing
+            assert (await refusal(client.call("ServerLive")))[0] == "UNAVAILABLE"
+
+    wire.serve(body, port=None, grpc_port=0)
