@@ -42,7 +42,7 @@ class DeploymentServer(Server):
         super().__init__(
             self.service,
             options,
-            pages={"/": Page(make=_page, public=True), "/card": Page(make=self._card)},
+            pages=service_pages(self.service),
             metrics=metrics.render,
             on_refused=lambda wire, kind: metrics.refused("", wire, kind),
         )
@@ -63,8 +63,14 @@ class DeploymentServer(Server):
                 changed.append(name)
         return changed
 
-    def _card(self) -> Answer:
-        return json_answer({"models": list(self.service.describe()["models"].values())})
+
+def service_pages(service: InferenceService) -> dict[str, Page]:
+    """What is answered beside the protocol: the page for people, and the cards that it shows."""
+
+    def cards() -> Answer:
+        return json_answer({"models": list(service.describe()["models"].values())})
+
+    return {"/": Page(make=_page, public=True), "/card": Page(make=cards)}
 
 
 def _page() -> Answer:
