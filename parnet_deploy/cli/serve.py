@@ -44,7 +44,7 @@ SIGTERM and SIGINT stop it when what it has is answered; a second one at once. S
 deployments into service that were changed on disk.
 
 \b
-JSON, one line when it is ready: url, grpc, metrics (null: not there), pid, models, warnings.
+JSON: one line when it is ready: url, grpc, metrics (null: not there), pid, models, warnings.
 """
 
 

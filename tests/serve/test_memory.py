@@ -1,0 +1,38 @@
+"""Freed memory is kept, where the C library can be told so."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource
+from parnet_deploy.serve.memory import keep_freed_memory
+
+def faults(rounds):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(rounds):
+        first = bytes(bytearray(600_000))
+        second = bytes(bytearray(600_001))
+        del first, second
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults(3)
+print(faults(100))
+assert keep_freed_memory()
+faults(3)
+print(faults(100))
+"""
+
+
+def test_blocks_that_were_freed_are_not_cleared_by_the_kernel_again() -> None:
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("needs glibc")
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
+    )
+    before, after = map(int, done.stdout.split())
+    assert after * 10 < before
