@@ -6,7 +6,7 @@ Source: Open Inference Protocol v2 (gRPC), and Triton's extensions classificatio
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -34,6 +34,7 @@ from .tensors import (
     elements_from_raw,
     raw_from_elements,
 )
+from .wire_format import take_raw_inputs
 from .wording import refuse, shown, shown_shape
 
 _ONE_WAY = "Send raw_input_contents for all inputs, or contents for all"
@@ -77,10 +78,26 @@ def parse(message_class: Any, content: bytes) -> Any:
         )
 
 
-def decode(message: Any) -> InferRequest:
-    """The request in a ``ModelInferRequest``.
+def parse_infer(content: bytes) -> tuple[Any, Sequence[bytes | memoryview]]:
+    """The ``ModelInferRequest`` in these bytes, and its raw tensors, which it no longer holds.
 
-    Owns: raw tensors are views of bytes that the request itself holds.
+    Owns: the tensors are views of ``content``.
+
+    Raises:
+        RefusedError: They are no such message.
+    """
+    taken = take_raw_inputs(content)
+    if taken is None:
+        message = parse(messages.ModelInferRequest, content)
+        return message, message.raw_input_contents
+    rest, raws = taken
+    return parse(messages.ModelInferRequest, rest), raws
+
+
+def decode(message: Any, raws: Sequence[bytes | memoryview]) -> InferRequest:
+    """The request in what ``parse_infer`` found.
+
+    Owns: raw tensors are views of ``raws``.
 
     Raises:
         RefusedError: For whatever is wrong with it, and nothing else.
@@ -88,7 +105,6 @@ def decode(message: Any) -> InferRequest:
     said = of_request(_parameters("the request", message.parameters))
     check_number("Inputs of the request", len(message.inputs), least=1)
     check_number("Outputs of the request", len(message.outputs), least=0)
-    raws = message.raw_input_contents
     if raws and len(raws) != len(message.inputs):
         what, expected = "raw_input_contents of the request", f"{len(message.inputs)}: one an input"
         refuse(what, got=f"{len(raws)}", expected=expected, step=_ONE_WAY)
@@ -131,7 +147,7 @@ def message_of(message_class: Any, document: Document) -> Any:
     return json_format.ParseDict(dict(document), message_class())
 
 
-def _input(index: int, tensor: Any, raw: bytes | None) -> InferInput:
+def _input(index: int, tensor: Any, raw: bytes | memoryview | None) -> InferInput:
     name = check_text(f"Name of input {index}", tensor.name)
     where = f"input {shown(name)}"
     datatype = check_datatype(where, tensor.datatype)

@@ -11,7 +11,7 @@ import grpc
 
 from ..protocol import messages
 from ..protocol.contract import Arrival
-from ..protocol.grpc_codec import decode, encode, parse
+from ..protocol.grpc_codec import decode, encode, parse, parse_infer
 from ..protocol.refusal import RefusedError
 from ..protocol.request import InferResponse
 from ..shell import Shell
@@ -49,7 +49,7 @@ class Calls:
         """Behaviour of ``ModelInfer``."""
 
         async def answer(at_s: float) -> tuple[Any, InferResponse]:
-            request = decode(parse(messages.ModelInferRequest, content))
+            request = decode(*parse_infer(content))
             arrival = Arrival(wire="grpc", at_s=at_s, left_s=context.time_remaining())
             response = await self._shell.infer(request, arrival)
             return encode(response), response
@@ -121,10 +121,10 @@ class Calls:
         at_s = time.perf_counter()
         own_id = ""
         try:
-            message = parse(messages.ModelInferRequest, content)
+            message, raws = parse_infer(content)
             own_id = message.id
             arrival = Arrival(wire="grpc", at_s=at_s, left_s=context.time_remaining())
-            response = await self._shell.infer(decode(message), arrival)
+            response = await self._shell.infer(decode(message, raws), arrival)
             answer = messages.ModelStreamInferResponse(infer_response=encode(response))
         except RefusedError as error:
             self._shell.refused("grpc", request_id, _STREAM, error, at_s)

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parnet_deploy.serve.protocol import grpc_codec, messages, rest_codec
+from parnet_deploy.serve.protocol import grpc_codec, rest_codec
 from parnet_deploy.serve.protocol.refusal import RefusedError
 from tests.serve.protocol.protocol_toys import (
     Tensor,
@@ -64,7 +64,7 @@ def rest(body: bytes, header_length: str | None) -> bool:
 
 def grpc(content: bytes) -> bool:
     try:
-        check_request(grpc_codec.decode(grpc_codec.parse(messages.ModelInferRequest, content)))
+        check_request(grpc_codec.decode(*grpc_codec.parse_infer(content)))
     except RefusedError as error:
         check_refusal(error)
         return False

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parnet_deploy.serve.protocol import content_encoding, grpc_codec, messages, rest_codec
+from parnet_deploy.serve.protocol import content_encoding, grpc_codec, rest_codec
 from parnet_deploy.serve.protocol.request import InferRequest, WantedOutput
 from tests.serve.protocol.protocol_toys import Tensor, answer, check_request
 from tests.serve.protocol.tritonclient_bodies import EMPTY, TENSORS
@@ -28,7 +28,7 @@ RECORDED = json.loads((FOLDER / "tritonclient_bodies.json").read_text())["reques
 def decode(entry: dict[str, Any]) -> InferRequest:
     body = base64.b64decode(entry["body"])
     if entry["wire"] == "grpc":
-        return grpc_codec.decode(grpc_codec.parse(messages.ModelInferRequest, body))
+        return grpc_codec.decode(*grpc_codec.parse_infer(body))
     length = entry["header_length"]
     return rest_codec.decode_request("parnet", "1", body, None if length is None else str(length))
 
