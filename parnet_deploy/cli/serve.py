@@ -133,8 +133,10 @@ def command(
         from ..serve.model.options import ModelOptions
         from ..serve.process import serve_until_stopped
         from ..serve.service_options import ServiceOptions
+        from ..serve.telemetry import find_tracer
 
     _log_as(log_format)
+    tracer = find_tracer()
     options = _server_options(drain_s=drain_seconds, **listen)
     options.address()  # what cannot be, before anything is built
     names: Sequence[str | None] = deployments or (None,)
@@ -153,7 +155,7 @@ def command(
     made: list[DeploymentServer] = []
 
     def make_server() -> DeploymentServer:
-        made.append(DeploymentServer(models, options, service_options))
+        made.append(DeploymentServer(models, options, service_options, tracer=tracer))
         return made[0]
 
     async def reload() -> None:
