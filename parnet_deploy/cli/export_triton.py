@@ -97,6 +97,9 @@ inputs, files), kserve.
 )
 @click.option("--image", help="For --kserve: the container image.")
 @click.option("--gpus", type=click.IntRange(0), default=0, help="For --kserve: GPUs a replica.")
+@click.option(
+    "--token-secret", metavar="NAME", help="For our own server: the secret with the token."
+)
 @verb
 def command(
     common: Common,
@@ -107,13 +110,14 @@ def command(
     kserve_server: str,
     image: str | None,
     gpus: int,
+    token_secret: str | None,
     **chosen: Any,
 ) -> None:
     """Write a model repository that a Triton Inference Server loads."""
     if kserve_file is not None and storage_uri is None:
         raise click.UsageError("--kserve needs --storage-uri: where the cluster finds the files.")
-    if kserve_file is None and (storage_uri, image) != (None, None):
-        raise click.UsageError("--storage-uri and --image are for --kserve FILE.")
+    if kserve_file is None and any((storage_uri, image, token_secret)):
+        raise click.UsageError("--storage-uri, --image, --token-secret are for --kserve FILE.")
     options = _options(**chosen)
     directory = common.find(deployment)
     service = None
@@ -121,7 +125,7 @@ def command(
         from ..triton.kserve import KserveOptions, render_service
 
         about: dict[str, Any] = {"server": kserve_server, "storage_uri": storage_uri}
-        kserve = KserveOptions(**about, image=image, gpus=gpus)
+        kserve = KserveOptions(**about, image=image, gpus=gpus, token_secret=token_secret)
         service = render_service(directory.resolve().name, kserve)
     _ensure_plan(common, directory, options.kind, options.plan)
     from ..triton.export import export_to_repository

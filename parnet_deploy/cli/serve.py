@@ -17,6 +17,7 @@ from rich.text import Text
 from . import render
 from .chain import ensure_built, needs
 from .options import DEPLOYMENT_METAVAR, Common, verb
+from .serve_ray import RayChoice, RaySource, ray_options, serve_on_ray
 
 if TYPE_CHECKING:
     from ..doctor.finding import Finding
@@ -32,6 +33,7 @@ Examples:
   parnet-deploy serve
   parnet-deploy serve digits --port 8000 --grpc-port 8001
   parnet-deploy serve --host 0.0.0.0 --token-file token --tls-cert cert.pem --tls-key key.pem
+  parnet-deploy serve --ray --replicas 4 --ray-address head:6379 --token-file token
 
 \b
 A port of 0 is any free one. The token may also be in the variable PARNET_DEPLOY_TOKEN. The
@@ -42,7 +44,7 @@ SIGTERM and SIGINT stop it when what it has is answered; a second one at once. S
 deployments into service that were changed on disk.
 
 \b
-JSON, one line when it is ready: url, grpc, metrics (null: not there), pid, models, warnings.
+JSON: one line when it is ready: url, grpc, metrics (null: not there), pid, models, warnings.
 """
 
 
@@ -104,10 +106,12 @@ JSON, one line when it is ready: url, grpc, metrics (null: not there), pid, mode
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
+@ray_options
 @verb
 def command(
     common: Common,
     deployments: tuple[str, ...],
+    ray: RayChoice | None,
     backend: str | None,
     plan: str | None,
     slots: int,
@@ -138,12 +142,30 @@ def command(
     _log_as(log_format)
     tracer = find_tracer()
     options = _server_options(drain_s=drain_seconds, **listen)
+    if ray is not None and watch is not None:
+        raise click.UsageError("--watch is not for a Ray cluster. Send SIGHUP after a change.")
     options.address()  # what cannot be, before anything is built
+    if ray is not None:
+        ray.check(options)
     names: Sequence[str | None] = deployments or (None,)
     directories = [common.find(name) for name in names]
     for directory in directories:
         if plan is None:
             ensure_built(directory, common.output, backend=backend)
+    if ray is not None:
+        source = RaySource(
+            directories=directories,
+            backend=backend,
+            plan=plan,
+            slots=slots,
+            threads=threads,
+            max_queue=max_queue,
+            max_delay_ms=max_delay_ms,
+            deadline_ms=deadline_ms,
+            token_file=listen["token_file"],
+        )
+        _end(common, drained=serve_on_ray(common, ray, source, options))
+        return
     models = [
         ModelOptions(path=path, backend=backend, plan=plan, slots=slots, threads=threads)
         for path in directories
@@ -168,6 +190,10 @@ def command(
         reload=reload,
         watch_s=watch,
     )
+    _end(common, drained=drained)
+
+
+def _end(common: Common, *, drained: bool) -> None:
     common.output.note("stopped" if drained else "stopped at once")
     if not drained:
         raise click.exceptions.Exit(130)

@@ -46,7 +46,7 @@ class DeploymentServer(Server):
         super().__init__(
             self.service,
             options,
-            pages={"/": Page(make=_page, public=True), "/card": Page(make=self._card)},
+            pages=service_pages(self.service),
             metrics=metrics.render,
             on_refused=lambda wire, kind: metrics.refused("", wire, kind),
             tracer=tracer,
@@ -68,15 +68,21 @@ class DeploymentServer(Server):
                 changed.append(name)
         return changed
 
-    def _card(self) -> Answer:
-        return json_answer({"models": list(self.service.describe()["models"].values())})
+
+def service_pages(service: InferenceService) -> dict[str, Page]:
+    """What is answered beside the protocol: the page for people, and the cards that it shows."""
+
+    def cards() -> Answer:
+        return json_answer({"models": list(service.describe()["models"].values())})
+
+    return {"/": Page(make=_page, public=True), "/card": Page(make=cards)}
 
 
 def _page() -> Answer:
-    """For people. It asks for the token itself, where there is one."""
-    found = load_page()
-    headers = ((name.encode(), value.encode()) for name, value in found.headers.items())
-    return Answer(headers=tuple(headers), body=found.body)
+    """The page itself has no secret; what it asks for needs the token."""
+    page = load_page()
+    headers = tuple((name.encode(), value.encode()) for name, value in page.headers.items())
+    return Answer(headers=headers, body=page.body)
 
 
 def _digest(model: ModelOptions) -> str:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from ..errors import ParnetDeployError
 from .clock import Clock
+from .generation import Generation, open_generation
 from .metrics import Metrics
 from .model.decoders import Decoders
 from .model.documents import DEFAULT_PRIORITY, PRIORITY_LEVELS, model_config, model_metadata
@@ -23,56 +20,15 @@ from .model.signature import VERSION
 from .protocol.contract import Arrival, Document
 from .protocol.refusal import RefusedError
 from .protocol.request import InferRequest, InferResponse, Timings
-from .scheduling.dispatcher import Limits
-from .scheduling.scheduler import Scheduler
 from .service_options import ServiceOptions
 from .statistics import ModelStatistics
 
 ROWS_ON_LOOP = 4
 """Rows of logits that are sorted on the event loop; more of them, in a thread."""
 
-ENGINE_GRACE_S = 5.0
-"""How long a run that nobody waits for any more may still take when its model is closed."""
-
 _LOG = logging.getLogger(__name__)
 
 Opener = Callable[[ModelOptions], ServedModel]
-
-
-@dataclass(eq=False)
-class Generation:
-    """One deployment in service. ``requests`` are those that it still owes an answer."""
-
-    model: ServedModel
-    scheduler: Scheduler
-    requests: int = 0
-    idle: asyncio.Event | None = None
-
-    def enter(self) -> None:
-        """A request came."""
-        self.requests += 1
-
-    def leave(self) -> None:
-        """A request was answered."""
-        self.requests -= 1
-        if not self.requests and self.idle is not None:
-            self.idle.set()
-
-    async def retire(self, clock: Clock, cap_s: float, refusal: RefusedError) -> None:
-        """Answer what is owed, for so long at most, refuse the rest, and close the engines."""
-        self.idle = asyncio.Event()
-        if not self.requests:
-            self.idle.set()
-        timer = clock.call_at(clock.now() + cap_s, self.idle.set)
-        await self.idle.wait()
-        timer.cancel()
-        self.scheduler.refuse_all(refusal)
-        if await self.scheduler.close(ENGINE_GRACE_S):
-            await asyncio.to_thread(self.model.close)
-        else:
-            _LOG.error(
-                "model %s: its engine does not come back; it is left behind", self.model.name
-            )
 
 
 class Host:
@@ -223,27 +179,12 @@ class Host:
         return [*now, *self._older]
 
     async def _generation(self, options: ModelOptions) -> Generation:
-        model = await asyncio.to_thread(self._open, options)
-        limits = Limits(
-            max_batch=model.signature.max_batch,
-            slots=options.slots,
-            max_queue=self._options.max_queue,
-            max_delay_s=self._options.max_delay_ms / 1e3,
+        return await open_generation(
+            lambda: self._open(options),
+            self._options,
+            clock=self._clock,
+            on_run=self._ran,
         )
-        try:
-            run_s = await asyncio.to_thread(_warm_up, model)
-            scheduler = Scheduler(
-                model=model.name,
-                run=model.run,
-                limits=limits,
-                clock=self._clock,
-                on_run=self._ran,
-            )
-        except BaseException:
-            await asyncio.to_thread(model.close)
-            raise
-        scheduler.seed(*model.signature.size.high, 1, run_s)
-        return Generation(model, scheduler)
 
     async def _answer(
         self, generation: Generation, request: InferRequest, arrival: Arrival
@@ -303,16 +244,6 @@ class Host:
     def _forget(self, task: asyncio.Task[None], old: Generation) -> None:
         self._retiring.discard(task)
         self._older.discard(old)
-
-
-def _warm_up(model: ServedModel) -> float:
-    """Seconds of one run at the largest size, once everything for it is there."""
-    signature = model.signature
-    images = np.zeros((1, signature.spec.in_channels, *signature.size.high), np.float32)
-    model.run(images)
-    start_s = time.perf_counter()
-    model.run(images)
-    return time.perf_counter() - start_s
 
 
 def _facts(model: ServedModel) -> dict[str, str]:

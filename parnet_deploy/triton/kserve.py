@@ -34,12 +34,14 @@ class KserveOptions:
     ``image``: of the container; needed for "parnet-deploy", and for "triton" where the python
     backend needs an image with parnet_deploy in it.
     ``gpus``: of each replica.
+    ``token_secret``: for "parnet-deploy", the secret whose key "token" clients must send.
     """
 
     server: Server = "triton"
     storage_uri: str
     image: str | None = None
     gpus: int = 0
+    token_secret: str | None = None
 
     def __post_init__(self) -> None:
         scheme, separator, rest = self.storage_uri.partition("://")
@@ -52,6 +54,8 @@ class KserveOptions:
             raise _refused("image", self.image, "a container image with parnet-deploy in it")
         if self.gpus < 0:
             raise _refused("gpus", self.gpus, "0 or more")
+        if self.token_secret is not None and self.server != "parnet-deploy":
+            raise _refused("token secret", self.token_secret, "none: Triton has no token")
 
 
 def render_service(name: str, options: KserveOptions) -> str:
@@ -128,15 +132,23 @@ def _own(name: str, options: KserveOptions) -> dict[str, Any]:
         "image": options.image,
         "command": ["parnet-deploy"],
         "args": [
-            *("serve", f"{MOUNT}/{name}", "--host", "0.0.0.0", "--insecure"),
+            *("serve", f"{MOUNT}/{name}", "--host", "0.0.0.0"),
+            *(() if options.token_secret else ("--insecure",)),
             *("--port", str(REST_PORT), "--grpc-port", str(GRPC_PORT)),
         ],
-        "env": [{"name": "STORAGE_URI", "value": options.storage_uri}],
+        "env": [{"name": "STORAGE_URI", "value": options.storage_uri}, *_token(options)],
         "ports": [{"name": "http1", "containerPort": REST_PORT, "protocol": "TCP"}],
         "readinessProbe": probe,
         **_resources(options),
     }
     return {"containers": [container]}
+
+
+def _token(options: KserveOptions) -> list[dict[str, Any]]:
+    if options.token_secret is None:
+        return []
+    key = {"name": options.token_secret, "key": "token"}
+    return [{"name": "PARNET_DEPLOY_TOKEN", "valueFrom": {"secretKeyRef": key}}]
 
 
 def _resources(options: KserveOptions) -> dict[str, Any]:
@@ -151,11 +163,16 @@ def _about(options: KserveOptions) -> list[str]:
             "Triton on a model repository that parnet-deploy export-triton wrote.",
             "Upload the repository (the directory that holds the model's) to storageUri.",
         ]
-    return [
+    found = [
         "parnet-deploy serve in a container. Upload the directory that holds the deployment's to",
-        "STORAGE_URI. Inside the pod the server has no token (--insecure): whoever reaches the pod",
-        "reaches the model, so leave access to the mesh, or to a network policy.",
+        "STORAGE_URI.",
     ]
+    if options.token_secret is None:
+        found += [
+            "The server has no token (--insecure): whoever reaches the pod reaches the model, so",
+            "leave access to the mesh or to a network policy, or name a secret: --token-secret.",
+        ]
+    return found
 
 
 def _refused(what: str, got: object, expected: str) -> SpecError:

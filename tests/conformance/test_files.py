@@ -50,7 +50,13 @@ def test_kserve_knows_every_field_of_both_forms(oracle, tmp_path):
     uri = "s3://bucket/models"
     forms = [
         KserveOptions(storage_uri=uri, gpus=1, image="me/triton:1"),
-        KserveOptions(storage_uri=uri, gpus=3, server="parnet-deploy", image="me/parnet:1"),
+        KserveOptions(
+            storage_uri=uri,
+            gpus=3,
+            server="parnet-deploy",
+            image="me/parnet:1",
+            token_secret="parnet",
+        ),
     ]
     paths = []
     for number, form in enumerate(forms):

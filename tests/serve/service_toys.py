@@ -109,6 +109,7 @@ class Held:
 
     def __init__(self, runtime, *, held: bool = True) -> None:
         self.runtime, self.closed, self.error = runtime, False, None
+        self.done = threading.Event()
         self._free = threading.Event()
         self.entered = threading.Semaphore(0)
         if not held:
@@ -131,6 +132,7 @@ class Held:
     def close(self) -> None:
         self.closed = True
         self.runtime.close()
+        self.done.set()
 
 
 class Opener:
@@ -138,6 +140,7 @@ class Opener:
 
     def __init__(self) -> None:
         self.opened: list[Held] = []
+        self.count = threading.Semaphore(0)  # of those opened after the first
         self.gate = threading.Event()
         self.gate.set()
 
@@ -146,4 +149,6 @@ class Opener:
         model = ServedModel.open(options)
         held = Held(model.runtime, held=False)
         self.opened.append(held)
+        if len(self.opened) > 1:
+            self.count.release()
         return replace(model, runtime=held)

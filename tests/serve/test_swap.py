@@ -11,10 +11,12 @@ from parnet_deploy.errors import CheckFailedError
 from parnet_deploy.serve.model.options import ModelOptions
 from parnet_deploy.serve.protocol.refusal import RefusedError
 from parnet_deploy.serve.service import InferenceService
+from parnet_deploy.serve.service_options import ServiceOptions
 from tests.runtime.runtime_toys import SPECS, fixed_size, images, reference
 from tests.serve.service_toys import SPEC, Opener, arrived, ask, image_input, publish, run
 
 NEW = SPECS[2]  # other classes, other sides, another number of streams
+PATIENT = ServiceOptions(deadline_s=600)
 OLD_X, NEW_X = images(SPEC), images(NEW)
 
 
@@ -67,6 +69,8 @@ def test_queued_requests_are_the_old_ones_and_later_ones_the_new_ones(paths):
             response = await service.infer(ask(image_input(NEW_X)), arrived())
             assert is_from(response, NEW, NEW_X)
             assert not first.closed
+            page = service.metrics.render()[0].decode()
+            assert 'parnet_serve_in_flight_requests{model="toy"} 6.0' in page  # the old one's too
             first.let()
             for task in queued:
                 assert is_from(await task, SPEC, OLD_X)
@@ -118,7 +122,7 @@ def test_under_load_nothing_is_lost_and_nothing_mixed(paths, tmp_path):
         opener = Opener()
         answered = 0
         over = asyncio.Event()
-        async with InferenceService([old], opener=opener) as service:
+        async with InferenceService([old], PATIENT, opener=opener) as service:
 
             async def client(seed: int) -> None:
                 nonlocal answered
@@ -173,5 +177,27 @@ def test_a_server_that_stops_meanwhile_does_not_wait_and_leaves_nothing_open(pat
             await swapping
         assert caught.value.kind == "draining"
         assert [held.closed for held in opener.opened] == [True, True]
+
+    run(main())
+
+
+def test_a_cancelled_swap_leaves_nothing_open(paths):
+    old, new, _ = paths
+
+    async def main():
+        opener = Opener()
+        async with InferenceService([old], opener=opener) as service:
+            opener.gate.clear()
+            swapping = asyncio.ensure_future(service.swap("toy", new))
+            await turn()
+            swapping.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await swapping
+            assert is_from(await service.infer(ask(image_input(OLD_X)), arrived()), SPEC, OLD_X)
+            opener.gate.set()
+            assert await asyncio.to_thread(opener.count.acquire, timeout=60)
+            assert await asyncio.to_thread(opener.opened[1].done.wait, 60)
+            assert not opener.opened[0].closed
+            await service.swap("toy")  # and another one may follow
 
     run(main())

@@ -7,7 +7,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parnet_deploy.cli.main import VerbGroup, cli
 from parnet_deploy.errors import SpecError
+from parnet_deploy.serve.security.token import VARIABLE
 from parnet_deploy.triton.kserve import KserveOptions, render_service, service_name, to_yaml
 
 URI = "s3://bucket/models"
@@ -52,6 +54,7 @@ def test_own_form_runs_our_server_on_what_was_downloaded():
         ({"server": "parnet-deploy"}, "image: got None, expected a container image"),
         ({"server": "x"}, "server: got 'x'"),
         ({"gpus": -1}, "gpus: got -1"),
+        ({"token_secret": "s"}, "token secret: got 's', expected none: Triton has no token"),
     ],
 )
 def test_options_that_cannot_be(more, text):
@@ -86,3 +89,24 @@ VALUES = st.recursive(
 @given(st.dictionaries(KEYS, VALUES, min_size=1))
 def test_yaml_reads_back_what_was_written(document):
     assert yaml.safe_load(to_yaml(document)) == document
+
+
+def test_the_container_starts_our_server_as_it_wants_to_be_started():
+    options = KserveOptions(server="parnet-deploy", storage_uri=URI, image="me/parnet:1")
+    (container,) = yaml.safe_load(render_service("s", options))["spec"]["predictor"]["containers"]
+    verb, *arguments = container["args"]
+    command = VerbGroup.get_command(cli, None, verb)
+    parameters = command.make_context(verb, arguments).params
+    assert parameters["host"] == "0.0.0.0"
+    assert parameters["insecure"] is True
+    assert (parameters["port"], parameters["grpc_port"]) == (8080, 8081)
+    assert "--insecure):" in render_service("s", options)
+
+
+def test_a_secret_takes_the_place_of_insecure():
+    more = {"server": "parnet-deploy", "image": "me/parnet:1", "token_secret": "parnet"}
+    text = render_service("s", KserveOptions(storage_uri=URI, **more))
+    (container,) = yaml.safe_load(text)["spec"]["predictor"]["containers"]
+    assert "--insecure" not in text
+    secret = {"secretKeyRef": {"name": "parnet", "key": "token"}}
+    assert container["env"][1] == {"name": VARIABLE, "valueFrom": secret}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -103,6 +104,16 @@ def prepare_images(encoded: Sequence[bytes], preprocessing: Preprocessing) -> Im
         except InputError as error:
             raise RefusedError("invalid", f"encoded_image[{index}]: {error}") from error
     return found[0][np.newaxis] if len(found) == 1 else np.stack(found)
+
+
+def warm_up_decoders(preprocessing: Preprocessing) -> None:
+    """Load what decodes the usual formats, or the first client would wait for it."""
+    from PIL import Image
+
+    for kind in ("PNG", "JPEG"):
+        content = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(content, kind)
+        prepare_images([content.getvalue()], preprocessing)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, settle: Callable[[], None]) -> None:

@@ -41,7 +41,7 @@ function showClasses(ranked, labels, count = FIRST) {
   $("classes").replaceChildren(...rows);
   const left = ranked.length - rows.length;
   $("more").hidden = left <= 0;
-  $("more").textContent = `Show ${Math.min(STEP, left)} more of ${left}`;
+  $("more").textContent = left > STEP ? `Show ${STEP} more of ${left}` : `Show ${left} more`;
   $("more").onclick = () => {
     showClasses(ranked, labels, count + STEP);
     if ($("more").hidden) $("again").focus();

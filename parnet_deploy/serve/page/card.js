@@ -84,6 +84,9 @@ function showCard(card, metadata) {
   const reports = { ...card.evidence, canary: running.canary };
   const checks = Object.entries(STEPS).map(([key, text]) => [text, checkText(reports[key])]);
   $("checks-block").hidden = !showPairs("checks", checks);
+  for (const result of $("checks").querySelectorAll("dd")) {
+    result.classList.toggle("failed", result.textContent.startsWith("FAILED"));
+  }
   $("card").hidden = false;
 }
 

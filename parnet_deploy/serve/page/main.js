@@ -11,6 +11,7 @@ const state = {
   file: null,
   bytes: null,
   running: null, // AbortController of the request on its way
+  onServer: null, // what to do once the server is back
   onToken: null, // what to do again once there is a token
 };
 
@@ -19,18 +20,27 @@ function setHealth(kind, text) {
   $("health-text").textContent = text;
 }
 
-/** Ask until the server is ready, then call back. Only looks while the page is seen. */
+/** Ask until the server is ready, then call back: the newest caller, once. Looks while it is seen. */
 async function awaitServer(then) {
+  const looking = state.onServer !== null;
+  state.onServer = then;
+  if (looking) return;
+  while (!(await isServerReady())) await new Promise((go) => setTimeout(go, LOOK_AGAIN_MS));
+  setHealth("good", "ready");
+  const next = state.onServer;
+  state.onServer = null;
+  next();
+}
+
+async function isServerReady() {
+  if (document.hidden) return false;
   try {
-    if (document.hidden) throw new Error("not looked at");
     await ask("v2/health/ready");
   } catch (error) {
     if (error instanceof Refused) setHealth("wait", "not ready");
-    setTimeout(() => awaitServer(then), LOOK_AGAIN_MS);
-    return;
+    return false;
   }
-  setHealth("good", "ready");
-  then();
+  return true;
 }
 
 async function loadModels() {

@@ -8,6 +8,7 @@ one that is there is asked, without the token, whether it refuses.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import ray
 from ...errors import ServeError
 
 AUTH_MODE = "RAY_AUTH_MODE"
+AUTO = "auto"
 _QUESTION = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 _ANSWER_S = 10.0
 _DOCUMENTATION = "https://docs.ray.io/en/latest/ray-security/token-auth.html"
@@ -58,6 +60,8 @@ def joined_cluster(address: str | None, *, insecure: bool, **more: Any) -> Itera
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, **more}
     if address is None:
         options = {"include_dashboard": False, **options}
+    elif address != AUTO:
+        _check_reachable(address)
     try:
         context = ray.init(address=address or "local", **options)
     except Exception as error:
@@ -93,6 +97,20 @@ def is_open(gcs_address: str) -> bool:
                 grpc.StatusCode.UNAVAILABLE,
             )
     return True
+
+
+def _check_reachable(address: str) -> None:
+    """Fail at once where ``ray.init`` would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        if not host or not port.isdecimal():
+            raise OSError("no HOST:PORT")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise ServeError(
+            f"Ray cluster {address}: got {error}, expected to connect. Name HOST:PORT of the head "
+            "node, as `ray start --head` shows it, or auto for the cluster of this machine."
+        ) from error
 
 
 def _check_mode(mode: str) -> None:

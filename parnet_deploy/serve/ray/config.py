@@ -22,6 +22,7 @@ IMPORT_PATH = "parnet_deploy.serve.ray.application:build"
 
 _CONSTRUCTIONS = 3  # a replica that cannot open its models will not by the twentieth time
 _HEALTH_PERIOD_S = 5.0
+_REFUSED_AT_A_TIME = 512  # requests that a replica takes in, or a proxy has, only to refuse them
 
 _HEAD = """\
 # A Ray Serve application of parnet-deploy: serve deploy FILE, on the head node of a Ray cluster.
@@ -80,16 +81,16 @@ def deployment_options(
 ) -> dict[str, Any]:
     """What Ray is told of the replicas, in its own words.
 
-    A replica refuses what is more than its queue holds, in the protocol's words. Ray lets twice as
-    much through to it, so that this is how overload is answered; what is more waits in Ray's
-    proxies, up to ``max_queue`` in each, and is then refused in Ray's words.
+    A replica refuses what is more than its queue holds, in the protocol's words, which takes it no
+    time. So Ray lets far more through to it than it answers. A proxy counts as queued whatever it
+    has not handed on yet, and refuses the rest in Ray's words: so it may have as many.
     """
     at_a_time = settings.max_queue + settings.slots * need.max_batch
     return {
         "name": NAME,
         **scale.to_ray(),
-        "max_ongoing_requests": 2 * at_a_time,
-        "max_queued_requests": max(1, settings.max_queue),
+        "max_ongoing_requests": at_a_time + _REFUSED_AT_A_TIME,
+        "max_queued_requests": _REFUSED_AT_A_TIME,
         "ray_actor_options": {"num_cpus": need.cpus, "num_gpus": need.gpus},
         "graceful_shutdown_timeout_s": settings.drain_s + 1.0,
         "health_check_period_s": _HEALTH_PERIOD_S,

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, MutableMapping
 from typing import Any
 
 from ...errors import BackendError, ServeError
+from ..deployments import service_pages
 from ..rest.app import RestApp
 from ..rpc.documents import DOCUMENTS
 from ..rpc.health import CHECK
@@ -40,7 +41,10 @@ class Replica:
         shell = Shell(self._service, on_refused=lambda wire, kind: metrics.refused("", wire, kind))
         handlers = Handlers(shell, token, limits)
         self._calls = RayCalls(handlers, body_bytes=found.body_bytes, replica=name)
-        self._app = with_replica(RestApp(shell, token=token, limits=limits), name.encode("latin-1"))
+        self._app = with_replica(
+            RestApp(shell, token=token, limits=limits, pages=service_pages(self._service)),
+            name.encode("latin-1"),
+        )
 
     def __serve_build_asgi_app__(self) -> Any:
         """What answers REST: Ray asks once, after ``__init__``."""

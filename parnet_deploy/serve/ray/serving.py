@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from ...errors import ServeError
 from ..options import ServerOptions
 from .application import make_application
 from .cluster import Room, joined_cluster
-from .config import APPLICATION, check_wires, proxy_options
+from .config import APPLICATION, NAME, check_wires, proxy_options
 from .settings import ReplicaSettings
 
 _LOG = logging.getLogger(__name__)
 _CONTROLLER = "SERVE_CONTROLLER_ACTOR"
+_ERROR_LINE = re.compile(r"^[\w.]+(?:Error|Exception): (.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +114,14 @@ def _check_room(plan: Plan, room: Room) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The line of a traceback in a message that says most: the last one that is not empty."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    """What kept the replicas from starting: the error of the last one, else what Ray says."""
+    application = serve.status().applications.get(APPLICATION)
+    deployment = None if application is None else application.deployments.get(NAME)
+    said = "" if deployment is None else deployment.message
+    return replica_error(said) or " ".join(str(error).split())
+
+
+def replica_error(message: str) -> str | None:
+    """The error at the end of a replica's traceback, in a message of Ray's; None: there is none."""
+    found = _ERROR_LINE.findall(message)
+    return found[-1].strip().rstrip(".") if found else None

@@ -181,7 +181,8 @@ class GuardedConnection(HttpToolsProtocol):
             self.transport.abort()
             return
         if running:
-            cycle.response_started = cycle.response_complete = True
+            # Marked as left too, or uvicorn would find fault with what the application still says.
+            cycle.response_started = cycle.response_complete = cycle.disconnected = True
             cycle.message_event.set()
         self.transport.write(_as_bytes(refusal_answer(error)))
         self.transport.close()

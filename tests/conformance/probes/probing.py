@@ -127,8 +127,18 @@ def of_statistics(statistics: Any) -> dict[str, Any]:
     }
 
 
-def counted(before: Any, after: Any) -> dict[str, int]:
-    """What happened between two readings of the statistics."""
+def counted(read: Callable[[], Any], run: Callable[[], Any]) -> dict[str, int]:
+    """What a run adds to the statistics. An answer may be there before it is counted."""
+    before = read()
+    run()
+    for _ in range(100):
+        found = _between(before, read())
+        if found["successes"]:
+            break
+    return found
+
+
+def _between(before: Any, after: Any) -> dict[str, int]:
     (first,), (second,) = before["model_stats"], after["model_stats"]
 
     def count(model: Any, *path: str) -> int:

@@ -81,11 +81,11 @@ probe("trace_settings")(lambda: sorted(server.get_trace_settings()))
 probe("log_settings")(lambda: sorted(server.get_log_settings()))
 
 
-@probe("statistics_count_what_ran")
-def _():
-    before = server.get_inference_statistics(model)
-    logits([tensor(images[:3])])
-    return counted(before, server.get_inference_statistics(model))
+probe("statistics_count_what_ran")(
+    lambda: counted(
+        lambda: server.get_inference_statistics(model), lambda: logits([tensor(images[:3])])
+    )
+)
 
 
 # Inference.

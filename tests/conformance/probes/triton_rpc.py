@@ -96,11 +96,12 @@ probe("trace_settings")(lambda: sorted(as_dict(server.get_trace_settings())))
 probe("log_settings")(lambda: sorted(as_dict(server.get_log_settings())))
 
 
-@probe("statistics_count_what_ran")
-def _():
-    before = as_dict(server.get_inference_statistics(model))
-    logits([tensor(images[:3])])
-    return counted(before, as_dict(server.get_inference_statistics(model)))
+probe("statistics_count_what_ran")(
+    lambda: counted(
+        lambda: as_dict(server.get_inference_statistics(model)),
+        lambda: logits([tensor(images[:3])]),
+    )
+)
 
 
 # Inference.

@@ -116,10 +116,12 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 @pytest.fixture(autouse=True)
 def _unharmed(target: Target) -> Iterator[None]:
     """After each test the server answers as before and holds nothing more."""
-    before = look(target.running.pid).fds
+    before, said = look(target.running.pid).fds, len(target.running.complaints())
     yield
     target.still_answers()
     target.settle(before + 1)
+    complaints = target.running.complaints()[said:]
+    assert "Traceback" not in complaints, complaints[-4000:]
 
 
 def check_refusal(status: int, headers: dict[str, str], body: bytes) -> None:

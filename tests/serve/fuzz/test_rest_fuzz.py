@@ -176,6 +176,9 @@ CASES = {
         POST + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", (400,)
     ),
     "chunk of no number": Case(POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n", (400,)),
+    "chunk of no number, to nowhere": Case(
+        b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", (400, 404)
+    ),
     "chunk of 2^64": Case(
         POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 17 + b"\r\n", (400, 413)
     ),

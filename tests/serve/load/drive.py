@@ -118,7 +118,7 @@ class RestClient(Client):
         begin = time.perf_counter()
         try:
             answer = await self.http.ask(head, body)
-        except (OSError, TimeoutError, httptools.HttpParserError) as error:
+        except (OSError, asyncio.TimeoutError, httptools.HttpParserError) as error:
             self.tally.unanswered.append(f"REST: {error!r}")
             return 0.0
         ms = 1e3 * (time.perf_counter() - begin)

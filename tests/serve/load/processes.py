@@ -46,7 +46,7 @@ def serving(
     service: Mapping[str, Any] | None = None,
     limits: Mapping[str, Any] | None = None,
 ) -> Iterator[Running]:
-    """A ready server; afterwards it must stop by itself, with exit code 0."""
+    """A ready server; on SIGTERM it must drain and stop, with exit code 0."""
     given = {
         "deployments": [str(path) for path in deployments],
         "service": dict(service or {}),
@@ -58,11 +58,9 @@ def serving(
             [sys.executable, "-m", "tests.serve.load.serve_it", json.dumps(given)],
             cwd=ROOT,
             env=environment(),
-            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
         )
-    assert process.stdin is not None
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
@@ -70,7 +68,7 @@ def serving(
         ports = json.loads(line)
         yield Running(process.pid, ports["port"], ports["grpc_port"], errors=errors)
         alive = process.poll() is None
-        process.stdin.close()
+        process.terminate()
         process.wait(timeout=60)
         assert alive, f"the server died: {errors.read_text()}"
         assert process.returncode == 0, errors.read_text()

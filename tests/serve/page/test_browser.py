@@ -260,10 +260,15 @@ def test_a_server_that_went_away_is_awaited(browser: Browser, stub: Stub, photo:
     tab.wait_shown("#problem")
     assert "cannot be reached" in tab.text("#problem-text")
     assert tab.text("#health-text") == "no answer"
+    for _ in range(3):
+        tab.click("#retry")
+        tab.wait_shown("#problem")
+    stub.asked.clear()
     with running(stub, port=int(url.rstrip("/").rpartition(":")[2])):
         tab.wait_shown("#result")
         assert classes(tab) == expected_classes(photo)
         assert tab.text("#health-text") == "ready"
+        assert stub.asked == ["colours"], "once, however often it was tried before"
     tab.close()
 
 

@@ -15,6 +15,7 @@ from ray.cluster_utils import Cluster
 
 SMALL: dict[str, Any] = {
     "num_cpus": 2,
+    "num_gpus": 2,  # Ray takes our word for them
     "object_store_memory": 100_000_000,
     "include_dashboard": False,
 }
