@@ -137,8 +137,10 @@ def command(
         from ..serve.model.options import ModelOptions
         from ..serve.process import serve_until_stopped
         from ..serve.service_options import ServiceOptions
+        from ..serve.telemetry import find_tracer
 
     _log_as(log_format)
+    tracer = find_tracer()
     options = _server_options(drain_s=drain_seconds, **listen)
     if ray is not None and watch is not None:
         raise click.UsageError("--watch is not for a Ray cluster. Send SIGHUP after a change.")
@@ -175,7 +177,7 @@ def command(
     made: list[DeploymentServer] = []
 
     def make_server() -> DeploymentServer:
-        made.append(DeploymentServer(models, options, service_options))
+        made.append(DeploymentServer(models, options, service_options, tracer=tracer))
         return made[0]
 
     async def reload() -> None:

@@ -14,6 +14,7 @@ from .rest.app import Page
 from .server import Server
 from .service import InferenceService
 from .service_options import ServiceOptions
+from .telemetry import Tracer
 
 
 class DeploymentServer(Server):
@@ -26,6 +27,7 @@ class DeploymentServer(Server):
         models: What to serve.
         options: Where to listen and who may ask.
         service_options: Queue, deadline, batches.
+        tracer: Told of each request; see ``telemetry``.
 
     Owns: engines, threads and sockets, until it is closed.
     """
@@ -35,6 +37,8 @@ class DeploymentServer(Server):
         models: Sequence[ModelOptions],
         options: ServerOptions | None = None,
         service_options: ServiceOptions | None = None,
+        *,
+        tracer: Tracer | None = None,
     ) -> None:
         self.service = InferenceService(models, service_options)
         self._models = tuple(models)
@@ -45,6 +49,7 @@ class DeploymentServer(Server):
             pages=service_pages(self.service),
             metrics=metrics.render,
             on_refused=lambda wire, kind: metrics.refused("", wire, kind),
+            tracer=tracer,
         )
 
     async def reload(self) -> list[str]:

@@ -10,7 +10,7 @@ from importlib import import_module
 
 from ..errors import ParnetDeployError
 from .logs import LOGGER
-from .memory import keep_freed_memory
+from .memory import keep_freed_memory, spare_collector
 from .server import Server
 
 Reload = Callable[[], Awaitable[None]]
@@ -67,6 +67,7 @@ class _Process:
         if not await _unless(self._stop, server.start()):
             await server.close(drain_s=0.0)
             return True
+        spare_collector()
         self._on_ready(server)
         reloading = asyncio.ensure_future(self._reload_forever())
         await self._stop.wait()

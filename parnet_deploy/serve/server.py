@@ -16,6 +16,7 @@ from .rest.app import Page, RestApp
 from .rest.listener import RestListener
 from .rpc.listener import RpcListener
 from .shell import OnRefused, Shell
+from .telemetry import Tracer
 
 LOOPBACK = "127.0.0.1"
 
@@ -56,10 +57,11 @@ class Server:
         pages: Mapping[str, Page] | None = None,
         metrics: Callable[[], tuple[bytes, str]] | None = None,
         on_refused: OnRefused | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._service, self._options = service, options or ServerOptions()
         self._pages = dict(pages or {})
-        self._shell = Shell(service, on_refused=on_refused)
+        self._shell = Shell(service, on_refused=on_refused, tracer=tracer)
         if metrics is not None:
             self._metrics: Page | None = Page(make=lambda: _metrics_answer(metrics))
         else:

@@ -10,6 +10,7 @@ from .protocol.contract import Arrival, Service, Wire
 from .protocol.refusal import Kind, RefusedError
 from .protocol.request import InferRequest, InferResponse, Timings
 from .request_id import RequestIds
+from .telemetry import Tracer
 
 OnRefused = Callable[[Wire, Kind], None]
 
@@ -21,6 +22,7 @@ class Shell:
         service: What answers.
         log: Where finished requests are written; None: to the package's own log.
         on_refused: Called for what never came to the service, which counts the rest itself.
+        tracer: Told of each request that came to the service; None: nobody is.
     """
 
     def __init__(
@@ -29,22 +31,43 @@ class Shell:
         *,
         log: RequestLog | None = None,
         on_refused: OnRefused | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.service = service
         self.ids = RequestIds()
         self._log, self._on_refused = log or RequestLog(), on_refused
+        self._tracer = tracer
 
-    async def infer(self, request: InferRequest, arrival: Arrival) -> InferResponse:
+    async def infer(
+        self, request: InferRequest, arrival: Arrival, request_id: str, traceparent: str | None
+    ) -> InferResponse:
         """Ask the service.
+
+        Args:
+            request: What is asked.
+            arrival: How it came.
+            request_id: What it is called in logs and spans.
+            traceparent: What the client says of the trace that it belongs to (W3C).
 
         Raises:
             RefusedError: Marked as counted.
         """
+        timings = refused = None
         try:
-            return await self.service.infer(request, arrival)
+            response = await self.service.infer(request, arrival)
+            timings = response.timings
         except RefusedError as error:
             error.counted = True
+            refused = str(error)
             raise
+        finally:
+            if self._tracer is not None:
+                total_s = time.perf_counter() - arrival.at_s
+                wire, model = arrival.wire, request.model
+                self._tracer.finished(
+                    wire, request_id, model, traceparent, total_s, timings, refused
+                )
+        return response
 
     def answered(
         self, wire: Wire, request_id: str, what: str, timings: Timings | None, at_s: float

@@ -111,11 +111,12 @@ def serve(body: Body, service_kind: type[FakeService] = FakeService, **options: 
     """Run a test against a server on free ports."""
     pages = options.pop("pages", None)
     metrics = options.pop("metrics", None)
+    tracer = options.pop("tracer", None)
 
     async def main() -> None:
         service = service_kind()
         settings = ServerOptions(**{"port": 0, "grpc_port": None, "drain_s": 0.0, **options})
-        server = Server(service, settings, pages=pages, metrics=metrics)
+        server = Server(service, settings, pages=pages, metrics=metrics, tracer=tracer)
         async with server:
             await asyncio.wait_for(body(server, service), HANG_S)
         assert service.closed

@@ -73,7 +73,7 @@ class RestApp:
         path = raw_path.decode("latin-1")
         what = f"{method} {path}"
         try:
-            answer, timings = await self._answer(method, path, headers, receive, at_s)
+            answer, timings = await self._answer(method, path, headers, receive, request_id, at_s)
         except RefusedError as error:
             self._shell.refused("rest", request_id, what, error, at_s)
             answer = self._refusal(error, path)
@@ -89,7 +89,13 @@ class RestApp:
         await answer.send(send, ((b"x-request-id", request_id.encode("latin-1")),))
 
     async def _answer(
-        self, method: str, path: str, headers: dict[bytes, bytes], receive: Receive, at_s: float
+        self,
+        method: str,
+        path: str,
+        headers: dict[bytes, bytes],
+        receive: Receive,
+        request_id: str,
+        at_s: float,
     ) -> tuple[Answer, Timings | None]:
         found = self._router.find(path)
         self._admit(path, found, headers)
@@ -106,6 +112,7 @@ class RestApp:
                 parameters.get("version", ""),
                 headers,
                 receive,
+                request_id=request_id,
                 at_s=at_s,
                 limit=self._limits.body_bytes,
             )

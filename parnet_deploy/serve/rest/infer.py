@@ -25,6 +25,7 @@ async def infer(
     headers: dict[bytes, bytes],
     receive: Receive,
     *,
+    request_id: str,
     at_s: float,
     limit: int,
 ) -> tuple[Answer, Timings]:
@@ -42,7 +43,13 @@ async def infer(
     request = decode_request(
         model, version, body, None if length is None else length.decode("latin-1")
     )
-    response = await shell.infer(request, Arrival(wire="rest", at_s=at_s))
+    parent = headers.get(b"traceparent")
+    response = await shell.infer(
+        request,
+        Arrival(wire="rest", at_s=at_s),
+        request_id,
+        None if parent is None else parent.decode("latin-1"),
+    )
     return await _encode(response, headers.get(b"accept-encoding"), at_s), response.timings
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -23,6 +23,21 @@ Unary = Callable[[bytes, Any], Awaitable[bytes]]
 _STREAM = "ModelStreamInfer"
 
 
+class _Caller(NamedTuple):
+    """What the metadata of a call says, and when it came."""
+
+    id: str
+    traceparent: str | None
+    at_s: float
+
+    def arrival(self, context: Any) -> Arrival:
+        return Arrival(wire="grpc", at_s=self.at_s, left_s=context.time_remaining())
+
+    def now(self) -> _Caller:
+        """The same for a message that came in the call just now."""
+        return self._replace(at_s=time.perf_counter())
+
+
 class Calls:
     """Makes the handlers' behaviours. They take and give bytes: parsing is ours, so are its errors.
 
@@ -38,7 +53,7 @@ class Calls:
         kind = messages.request_class(rpc)
 
         async def behavior(content: bytes, context: Any) -> bytes:
-            async def answer(at_s: float) -> tuple[Any, None]:
+            async def answer(caller: _Caller) -> tuple[Any, None]:
                 return ask(self._shell.service, parse(kind, content)), None
 
             return await self._guard(rpc, context, answer)
@@ -48,10 +63,10 @@ class Calls:
     async def infer(self, content: bytes, context: Any) -> bytes:
         """Behaviour of ``ModelInfer``."""
 
-        async def answer(at_s: float) -> tuple[Any, InferResponse]:
+        async def answer(caller: _Caller) -> tuple[Any, InferResponse]:
             request = decode(*parse_infer(content))
-            arrival = Arrival(wire="grpc", at_s=at_s, left_s=context.time_remaining())
-            response = await self._shell.infer(request, arrival)
+            arrival = caller.arrival(context)
+            response = await self._shell.infer(request, arrival, caller.id, caller.traceparent)
             return encode(response), response
 
         return await self._guard("ModelInfer", context, answer)
@@ -60,13 +75,13 @@ class Calls:
         self,
         rpc: str,
         context: Any,
-        answer: Callable[[float], Awaitable[tuple[Any, InferResponse | None]]],
+        answer: Callable[[_Caller], Awaitable[tuple[Any, InferResponse | None]]],
     ) -> bytes:
-        at_s = time.perf_counter()
-        request_id = self._request_id(context)
+        caller = self._caller(context)
+        at_s, request_id = caller.at_s, caller.id
         metadata: Metadata = (("x-request-id", request_id),)
         try:
-            message, response = await answer(at_s)
+            message, response = await answer(caller)
             content: bytes = message.SerializeToString()
         except RefusedError as error:
             self._shell.refused("grpc", request_id, rpc, error, at_s)
@@ -86,8 +101,8 @@ class Calls:
         A request that is refused is answered by its reason and its id, and the stream goes on. No
         more is read while too many wait, so that HTTP/2's flow control holds the client back.
         """
-        request_id = self._request_id(context)
-        context.set_trailing_metadata((("x-request-id", request_id),))
+        caller = self._caller(context)
+        context.set_trailing_metadata((("x-request-id", caller.id),))
         waiting: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
         free = asyncio.Semaphore(self._stream_requests)
         tasks: set[asyncio.Task[bytes]] = set()
@@ -101,7 +116,7 @@ class Calls:
         try:
             await free.acquire()
             async for content in requests:
-                task = asyncio.create_task(self._stream_one(content, context, request_id))
+                task = asyncio.create_task(self._stream_one(content, context, caller.now()))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
                 waiting.put_nowait(task)
@@ -117,14 +132,14 @@ class Calls:
             for task in tasks:
                 task.cancel()
 
-    async def _stream_one(self, content: bytes, context: Any, request_id: str) -> bytes:
-        at_s = time.perf_counter()
-        own_id = ""
+    async def _stream_one(self, content: bytes, context: Any, caller: _Caller) -> bytes:
+        at_s, request_id, own_id = caller.at_s, caller.id, ""
         try:
             message, raws = parse_infer(content)
             own_id = message.id
-            arrival = Arrival(wire="grpc", at_s=at_s, left_s=context.time_remaining())
-            response = await self._shell.infer(decode(message, raws), arrival)
+            response = await self._shell.infer(
+                decode(message, raws), caller.arrival(context), request_id, caller.traceparent
+            )
             answer = messages.ModelStreamInferResponse(infer_response=encode(response))
         except RefusedError as error:
             self._shell.refused("grpc", request_id, _STREAM, error, at_s)
@@ -137,11 +152,14 @@ class Calls:
         serialized: bytes = answer.SerializeToString()
         return serialized
 
-    def _request_id(self, context: Any) -> str:
-        for key, value in context.invocation_metadata() or ():
-            if key == "x-request-id":
-                return self._shell.ids.take(value)
-        return self._shell.ids.take(None)
+    def _caller(self, context: Any) -> _Caller:
+        sent: dict[str, Any] = dict(context.invocation_metadata() or ())
+        parent = sent.get("traceparent")
+        return _Caller(
+            id=self._shell.ids.take(sent.get("x-request-id")),
+            traceparent=parent if isinstance(parent, str) else None,
+            at_s=time.perf_counter(),
+        )
 
 
 def _stream_refusal(text: str, own_id: str) -> Any:
