@@ -16,6 +16,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from ..protocol.refusal import RefusedError
 from ..security.limits import Limits
 from .answer import Answer, refusal_answer
+from .intake import READ_BYTES, LargeBody
+
+_LARGE_BYTES = 2 * READ_BYTES  # of a body that is worth memory of its own
+_DIGITS = 12
 
 Phase = Literal["new", "head", "body", "answer", "idle"]
 """What is awaited: a first byte, the rest of the head, of the body, our own answer, or nothing."""
@@ -36,6 +40,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._stuck_since_s: float | None = None
         self._closing_since_s: float | None = None
         self._task: asyncio.Task[None] | None = None
+        self.large_body: LargeBody | None = None  # that is being received
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse at once what is one connection too many."""
@@ -52,7 +57,7 @@ class GuardedConnection(HttpToolsProtocol):
         if unanswered and self._task is not None:
             self._task.cancel()
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         """Parse what came; what is no HTTP is refused as JSON, and ends the connection."""
         if self.parser is None or self.transport.is_closing():
             return
@@ -66,6 +71,8 @@ class GuardedConnection(HttpToolsProtocol):
             if in_head and self._phase == "head" and self._messages <= begun:
                 self._unparsed_bytes += len(data)  # all of it is head, and the head goes on
                 self._check_head(self._unparsed_bytes)
+            if self._phase == "body":
+                self._expect_large_body()
         except httptools.HttpParserUpgrade:
             pass  # not spoken: the request is answered as if it had not asked
         except httptools.HttpParserError as error:
@@ -116,6 +123,31 @@ class GuardedConnection(HttpToolsProtocol):
         """The body is complete."""
         super().on_message_complete()
         self._enter("idle" if self.cycle.response_complete else "answer")
+
+    def large_body_advanced(self) -> None:
+        """Part of a large body came, past the parser."""
+        body = self.large_body
+        if body is None:
+            return
+        self._body_bytes = body.filled
+        if body.is_complete:
+            self.large_body = None
+            self.parser = httptools.HttpRequestParser(self)  # the old one still waits for it
+            if not self.cycle.response_complete:
+                self.cycle.more_body = False
+                self.cycle.message_event.set()
+            self._enter("idle" if self.cycle.response_complete else "answer")
+
+    def _expect_large_body(self) -> None:
+        """Have the rest of a body received past the parser, if it is large and its length known."""
+        length, header_length = _announced(self.headers)
+        cycle: Any = self.cycle
+        if not _LARGE_BYTES <= length <= self.limits.body_bytes or cycle.response_complete:
+            return
+        body = LargeBody(length, min(header_length, length))
+        body.add(cycle.body)
+        cycle.body = bytearray()
+        cycle.large_body = self.large_body = body
 
     def on_response_complete(self) -> None:
         """The answer is written; the rest of a refused request's body may still be coming."""
@@ -188,9 +220,17 @@ class GuardedConnection(HttpToolsProtocol):
         self.transport.close()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        async def receive_whole() -> Any:
+            message = await cycle.receive()
+            body: LargeBody | None = getattr(cycle, "large_body", None)
+            if body is not None and message["type"] == "http.request":
+                message["body"] = body.content
+                cycle.large_body = None  # the connection may stay open long after
+            return message
+
         async def run(scope: Any, receive: Any, send: Any) -> None:
             try:
-                await app(scope, receive, send)
+                await app(scope, receive_whole, send)
             except asyncio.CancelledError:
                 if not (cycle.disconnected or self.transport.is_closing()):
                     raise
@@ -202,6 +242,17 @@ class GuardedConnection(HttpToolsProtocol):
 
 
 _NO_HTTP = RefusedError("invalid", "request: got something else than HTTP/1.1, expected that.")
+
+
+def _announced(headers: list[tuple[bytes, bytes]]) -> tuple[int, int]:
+    """Length of the body, and of the JSON in it, as the head has them; 0: not said."""
+    length = header_length = 0
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit():
+            length = int(value)
+        elif name == b"inference-header-content-length" and value.isdigit():
+            header_length = int(value[:_DIGITS])
+    return length, header_length
 
 
 def _too_slow(what: str, allowed_s: float) -> RefusedError:

@@ -14,6 +14,7 @@ from uvicorn.server import ServerState
 
 from ..security.limits import Limits
 from .connection import GuardedConnection
+from .intake import Intake
 
 _LONGEST_LOOK_S = 0.5
 
@@ -56,7 +57,7 @@ class RestListener:
         self._set_date()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: kind(config=config, server_state=self._state, app_state={}),
+            lambda: Intake(kind(config=config, server_state=self._state, app_state={})),
             sock=self._socket,
             ssl=self._tls,
             backlog=1024,

@@ -1,0 +1,90 @@
+"""Where bytes from the socket go: to the parser, or straight into the memory of a large body.
+
+A tensor of a request is hundreds of kilobytes, and each copy of it costs as much as parsing the
+rest. So the body of a request that says how long it is is read by the kernel into its own memory,
+laid out so that the raw tensor behind the JSON is aligned: engines then read it in place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .connection import GuardedConnection
+
+READ_BYTES = 64 * 1024
+"""Read at a time for the parser: heads, and small bodies."""
+
+_ALIGNMENT = 64
+_SCRATCH = memoryview(bytearray(READ_BYTES))  # filled and parsed in one go, on one event loop
+
+
+class LargeBody:
+    """Memory for a body of known length.
+
+    Args:
+        length: Bytes of the body.
+        header_length: Bytes of JSON before the raw tensor: what follows them is aligned.
+    """
+
+    def __init__(self, length: int, header_length: int) -> None:
+        memory = np.empty(length + _ALIGNMENT, dtype=np.uint8)
+        address: int = memory.__array_interface__["data"][0]
+        start = -(address + header_length) % _ALIGNMENT
+        self.content = memoryview(memory)[start : start + length]  # type: ignore[arg-type]
+        self._filled = 0
+
+    @property
+    def filled(self) -> int:
+        """Bytes that have come."""
+        return self._filled
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all have."""
+        return self._filled == len(self.content)
+
+    def add(self, data: bytes | bytearray) -> None:
+        """Copy some in."""
+        self.content[self._filled : self._filled + len(data)] = data
+        self._filled += len(data)
+
+    def free(self) -> memoryview:
+        """Where the next bytes go; ``advance`` says how many came."""
+        return self.content[self._filled :]
+
+    def advance(self, count: int) -> None:
+        """So many were written into ``free``."""
+        self._filled += count
+
+
+class Intake(asyncio.BufferedProtocol):
+    """What the transport talks to, in front of a connection."""
+
+    def __init__(self, receiver: GuardedConnection) -> None:
+        self._receiver = receiver
+        self.connection_lost = receiver.connection_lost  # type: ignore[method-assign]
+        self.eof_received = receiver.eof_received  # type: ignore[method-assign]
+        self.pause_writing = receiver.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = receiver.resume_writing  # type: ignore[method-assign]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See ``asyncio.Protocol``."""
+        self._receiver.connection_made(transport)  # type: ignore[arg-type]
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the transport reads to next."""
+        body = self._receiver.large_body
+        return _SCRATCH if body is None else body.free()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes were read there."""
+        body = self._receiver.large_body
+        if body is None:
+            self._receiver.data_received(_SCRATCH[:nbytes])
+        else:
+            body.advance(nbytes)
+            self._receiver.large_body_advanced()

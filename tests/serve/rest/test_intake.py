@@ -1,0 +1,148 @@
+"""Large bodies: received past the parser, into aligned memory, and what may go wrong on the way."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parnet_deploy.serve.rest.intake import READ_BYTES, LargeBody
+from parnet_deploy.serve.security.limits import Limits
+from parnet_deploy.serve.security.token import Token
+from tests.serve.wire import (
+    INFER,
+    binary_body,
+    connected,
+    expected,
+    json_body,
+    logits_of,
+    request,
+    serve,
+)
+
+LARGE = np.random.default_rng(3).random((60, 3, 32, 32), np.float32)  # 720 KiB
+
+
+@given(st.integers(1, 3000), st.integers(0, 3000), st.integers(0, 200))
+def test_the_tensor_behind_the_json_is_aligned(length, header_length, first) -> None:
+    body = LargeBody(length, min(header_length, length))
+    content = np.random.default_rng(length).integers(0, 256, length, np.uint8).tobytes()
+    body.add(content[:first])
+    while not body.is_complete:
+        free = body.free()
+        count = min(len(free), 100)
+        free[:count] = content[body.filled : body.filled + count]
+        body.advance(count)
+    assert bytes(body.content) == content
+    behind = np.frombuffer(body.content, np.uint8)[min(header_length, length) :]
+    assert len(behind) == 0 or behind.__array_interface__["data"][0] % 64 == 0
+
+
+def test_a_large_tensor_arrives_whole_and_aligned() -> None:
+    async def body(server, service):
+        async with connected(server) as http:
+            for text in ("", "x", "xy", "xyz"):
+                content, length = binary_body(LARGE, id=text)
+                reply = await http.ask(INFER, content, Inference_Header_Content_Length=length)
+                np.testing.assert_array_equal(logits_of(reply), expected(LARGE))
+                data = service.requests[-1].inputs[0].data
+                assert data.flags.aligned
+                assert not data.flags.writeable
+
+    serve(body)
+
+
+@pytest.mark.parametrize("piece", [1 << 20, 65_537, 10_000])
+def test_however_it_is_cut_and_whatever_comes_behind(piece) -> None:
+    async def body(server, service):
+        content, length = binary_body(LARGE)
+        whole = request(INFER, content, Inference_Header_Content_Length=length)
+        stream = whole + request("/v2", method="GET") + whole + whole
+        async with connected(server) as http:
+            for at in range(0, len(stream), piece):
+                http.send(stream[at : at + piece])
+                if piece < 1 << 20:
+                    await http.writer.drain()
+            np.testing.assert_array_equal(logits_of(await http.reply()), expected(LARGE))
+            assert (await http.reply()).json()["name"] == "parnet-deploy"
+            for _ in range(2):
+                np.testing.assert_array_equal(logits_of(await http.reply()), expected(LARGE))
+
+    serve(body)
+
+
+def test_large_json_and_compressed_bodies() -> None:
+    async def body(server, service):
+        async with connected(server) as http:
+            content = json_body(LARGE)
+            assert len(content) > 2 * READ_BYTES
+            np.testing.assert_allclose(
+                logits_of(await http.ask(INFER, content)), expected(LARGE), rtol=1e-5
+            )
+            packed = gzip.compress(content)
+            assert len(packed) > 2 * READ_BYTES
+            reply = await http.ask(INFER, packed, Content_Encoding="gzip")
+            np.testing.assert_allclose(logits_of(reply), expected(LARGE), rtol=1e-5)
+
+    serve(body)
+
+
+@pytest.mark.parametrize("said", ["0", "1", "999999999", "99999999999999999999", "x", "-1", ""])
+def test_a_header_length_that_lies_is_refused(said) -> None:
+    async def body(server, service):
+        content, _ = binary_body(LARGE)
+        async with connected(server) as http:
+            reply = await http.ask(INFER, content, Inference_Header_Content_Length=said)
+            assert reply.status == 400
+            assert (await http.ask("/v2")).status == 200
+
+    serve(body)
+
+
+def test_a_large_body_of_a_refused_request_is_let_pass() -> None:
+    async def body(server, service):
+        content, length = binary_body(LARGE)
+        async with connected(server) as http:
+            http.send(request("/v2/none", content))
+            assert (await http.reply()).status == 401
+            http.send(request("/v2/health/live", content))
+            assert (await http.reply()).status == 405
+            reply = await http.ask(
+                INFER,
+                content,
+                Inference_Header_Content_Length=length,
+                Authorization="Bearer 0123456789abcdef",
+            )
+            np.testing.assert_array_equal(logits_of(reply), expected(LARGE))
+
+    serve(body, token=Token("0123456789abcdef"))
+
+
+def test_a_large_body_that_stops_coming_is_408() -> None:
+    async def body(server, service):
+        async with connected(server) as http:
+            http.send(request(INFER, Content_Length="1000000") + bytes(500_000))
+            assert (await http.reply()).status == 408
+            assert await http.ended() == b""
+        assert service.entered == 0
+
+    serve(body, limits=Limits(body_s=0.05, body_rate_bytes_s=1e9))
+
+
+def test_a_client_that_leaves_within_a_large_body_is_forgotten(caplog) -> None:
+    async def body(server, service):
+        async with connected(server) as http:
+            http.send(request(INFER, Content_Length="1000000") + bytes(500_000))
+            await http.writer.drain()
+        (listener,) = server._rest
+        async with connected(server) as http:
+            assert (await http.ask("/v2")).status == 200
+        assert service.entered == 0
+        await server.close(0.0)
+        assert not listener._state.tasks
+
+    serve(body)
+    assert not [r for r in caplog.records if r.levelname in ("WARNING", "ERROR")]
