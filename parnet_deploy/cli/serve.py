@@ -131,7 +131,9 @@ def command(
     that are refused.
     """
     from ..doctor.findings import examine
+    from ..serve.grpc_threads import read_in_poller
 
+    read_in_poller()
     with needs("serve"):
         from ..serve.deployments import DeploymentServer
         from ..serve.model.options import ModelOptions
