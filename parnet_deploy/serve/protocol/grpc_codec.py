@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import numpy as np
@@ -37,6 +39,7 @@ from .tensors import (
 from .wire_format import take_raw_inputs
 from .wording import refuse, shown, shown_shape
 
+_LONGEST_KNOWN = 1024  # bytes of what stands beside raw tensors, to be remembered
 _ONE_WAY = "Send raw_input_contents for all inputs, or contents for all"
 
 _CONTENTS = {
@@ -78,54 +81,103 @@ def parse(message_class: Any, content: bytes) -> Any:
         )
 
 
-def parse_infer(content: bytes) -> tuple[Any, Sequence[bytes | memoryview]]:
-    """The ``ModelInferRequest`` in these bytes, and its raw tensors, which it no longer holds.
+def decode(content: bytes) -> InferRequest:
+    """The request in a serialized ``ModelInferRequest``.
 
-    Owns: the tensors are views of ``content``.
+    A client says the same of each of its tensors, again and again; so what stands beside raw
+    tensors is checked once, and known the next time.
 
-    Raises:
-        RefusedError: They are no such message.
-    """
-    taken = take_raw_inputs(content)
-    if taken is None:
-        message = parse(messages.ModelInferRequest, content)
-        return message, message.raw_input_contents
-    rest, raws = taken
-    return parse(messages.ModelInferRequest, rest), raws
-
-
-def decode(message: Any, raws: Sequence[bytes | memoryview]) -> InferRequest:
-    """The request in what ``parse_infer`` found.
-
-    Owns: raw tensors are views of ``raws``.
+    Owns: raw tensors are views of ``content``.
 
     Raises:
         RefusedError: For whatever is wrong with it, and nothing else.
     """
+    taken = take_raw_inputs(content)
+    if taken is None:
+        message = parse(messages.ModelInferRequest, content)
+        return _with_data(_head(message), message, message.raw_input_contents)
+    rest, raws = taken
+    if raws and len(rest) <= _LONGEST_KNOWN:
+        return _with_data(_known_head(rest), None, raws)
+    message = parse(messages.ModelInferRequest, rest)
+    return _with_data(_head(message), message, raws)
+
+
+def id_of(content: bytes) -> str:
+    """The id in a serialized ``ModelInferRequest``, however wrong the rest is; empty: none."""
+    try:
+        found: str = messages.ModelInferRequest.FromString(content).id
+    except DecodeError:
+        return ""
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tensor:
+    """What is said of an input. ``where``: what messages call it. ``typed``: it has contents."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    where: str
+    typed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Head:
+    """A request without its tensors' data, checked. ``said``: everything but ``inputs``."""
+
+    said: Mapping[str, Any]
+    tensors: tuple[_Tensor, ...]
+
+
+def _head(message: Any) -> _Head:
     said = of_request(_parameters("the request", message.parameters))
     check_number("Inputs of the request", len(message.inputs), least=1)
     check_number("Outputs of the request", len(message.outputs), least=0)
-    if raws and len(raws) != len(message.inputs):
-        what, expected = "raw_input_contents of the request", f"{len(message.inputs)}: one an input"
-        refuse(what, got=f"{len(raws)}", expected=expected, step=_ONE_WAY)
-    inputs = tuple(
-        _input(index, tensor, raws[index] if raws else None)
-        for index, tensor in enumerate(message.inputs)
-    )
+    tensors = tuple(_tensor(index, tensor) for index, tensor in enumerate(message.inputs))
     outputs = tuple(_output(index, wanted) for index, wanted in enumerate(message.outputs))
-    check_names("Inputs of the request", [tensor.name for tensor in inputs])
+    check_names("Inputs of the request", [tensor.name for tensor in tensors])
     check_names("Outputs of the request", [wanted.name for wanted in outputs])
-    return InferRequest(
-        model=check_text("Name of the model", message.model_name),
-        version=check_text("Version of the model", message.model_version),
-        id=check_text("Id of the request", message.id),
-        inputs=inputs,
-        outputs=outputs,
-        binary_default=True,
-        priority=said.priority,
-        timeout_us=said.timeout_us,
-        parameters=said.rest,
+    return _Head(
+        said={
+            "model": check_text("Name of the model", message.model_name),
+            "version": check_text("Version of the model", message.model_version),
+            "id": check_text("Id of the request", message.id),
+            "outputs": outputs,
+            "binary_default": True,
+            "priority": said.priority,
+            "timeout_us": said.timeout_us,
+            "parameters": said.rest,
+        },
+        tensors=tensors,
     )
+
+
+@lru_cache(maxsize=256)
+def _known_head(rest: bytes) -> _Head:
+    return _head(parse(messages.ModelInferRequest, rest))
+
+
+def _with_data(head: _Head, message: Any, raws: Sequence[bytes | memoryview]) -> InferRequest:
+    """The request; ``message`` holds its tensors if they are not raw."""
+    tensors = head.tensors
+    if raws and len(raws) != len(tensors):
+        what, expected = "raw_input_contents of the request", f"{len(tensors)}: one an input"
+        refuse(what, got=f"{len(raws)}", expected=expected, step=_ONE_WAY)
+    inputs = []
+    for index, tensor in enumerate(tensors):
+        if not raws:
+            contents = message.inputs[index].contents
+            data = _from_contents(tensor.where, tensor.datatype, tensor.shape, contents)
+        elif tensor.typed:
+            _refuse(tensor.where, "contents and raw contents", "one of the two")
+        else:
+            data = elements_from_raw(tensor.where, tensor.datatype, tensor.shape, raws[index])
+        inputs.append(
+            InferInput(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape, data=data)
+        )
+    return InferRequest(inputs=tuple(inputs), **head.said)
 
 
 def encode(response: InferResponse) -> Any:
@@ -147,20 +199,15 @@ def message_of(message_class: Any, document: Document) -> Any:
     return json_format.ParseDict(dict(document), message_class())
 
 
-def _input(index: int, tensor: Any, raw: bytes | memoryview | None) -> InferInput:
+def _tensor(index: int, tensor: Any) -> _Tensor:
     name = check_text(f"Name of input {index}", tensor.name)
     where = f"input {shown(name)}"
     datatype = check_datatype(where, tensor.datatype)
     shape = check_shape(where, list(tensor.shape))
     if tensor.parameters:
         refuse_shared_memory(where, _parameters(where, tensor.parameters))
-    if raw is None:
-        data = _from_contents(where, datatype, shape, tensor.contents)
-    elif tensor.HasField("contents"):
-        _refuse(where, "contents and raw contents", "one of the two")
-    else:
-        data = elements_from_raw(where, datatype, shape, raw)
-    return InferInput(name=name, datatype=datatype, shape=shape, data=data)
+    typed = tensor.HasField("contents")
+    return _Tensor(name=name, datatype=datatype, shape=shape, where=where, typed=typed)
 
 
 def _from_contents(where: str, datatype: str, shape: tuple[int, ...], contents: Any) -> Elements:

@@ -11,7 +11,7 @@ import grpc
 
 from ..protocol import messages
 from ..protocol.contract import Arrival
-from ..protocol.grpc_codec import decode, encode, parse, parse_infer
+from ..protocol.grpc_codec import decode, encode, id_of, parse
 from ..protocol.refusal import RefusedError
 from ..protocol.request import InferResponse
 from ..shell import Shell
@@ -64,7 +64,7 @@ class Calls:
         """Behaviour of ``ModelInfer``."""
 
         async def answer(caller: _Caller) -> tuple[Any, InferResponse]:
-            request = decode(*parse_infer(content))
+            request = decode(content)
             arrival = caller.arrival(context)
             response = await self._shell.infer(request, arrival, caller.id, caller.traceparent)
             return encode(response), response
@@ -133,20 +133,18 @@ class Calls:
                 task.cancel()
 
     async def _stream_one(self, content: bytes, context: Any, caller: _Caller) -> bytes:
-        at_s, request_id, own_id = caller.at_s, caller.id, ""
+        at_s, request_id = caller.at_s, caller.id
         try:
-            message, raws = parse_infer(content)
-            own_id = message.id
             response = await self._shell.infer(
-                decode(message, raws), caller.arrival(context), request_id, caller.traceparent
+                decode(content), caller.arrival(context), request_id, caller.traceparent
             )
             answer = messages.ModelStreamInferResponse(infer_response=encode(response))
         except RefusedError as error:
             self._shell.refused("grpc", request_id, _STREAM, error, at_s)
-            answer = _stream_refusal(details(error), own_id)
+            answer = _stream_refusal(details(error), id_of(content))
         except Exception:
             text = self._shell.broke("grpc", request_id, _STREAM, at_s)
-            answer = _stream_refusal(text, own_id)
+            answer = _stream_refusal(text, id_of(content))
         else:
             self._shell.answered("grpc", request_id, _STREAM, response.timings, at_s)
         serialized: bytes = answer.SerializeToString()

@@ -64,7 +64,7 @@ def rest(body: bytes, header_length: str | None) -> bool:
 
 def grpc(content: bytes) -> bool:
     try:
-        check_request(grpc_codec.decode(*grpc_codec.parse_infer(content)))
+        check_request(grpc_codec.decode(content))
     except RefusedError as error:
         check_refusal(error)
         return False

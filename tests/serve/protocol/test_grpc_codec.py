@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parnet_deploy.serve.protocol import messages
-from parnet_deploy.serve.protocol.grpc_codec import decode, encode, message_of, parse, parse_infer
+from parnet_deploy.serve.protocol.grpc_codec import decode, encode, message_of, parse
 from parnet_deploy.serve.protocol.refusal import RefusedError
 from parnet_deploy.serve.protocol.request import WantedOutput
 from tests.serve.protocol.protocol_toys import (
@@ -28,7 +28,7 @@ from tests.serve.protocol.protocol_toys import (
 
 def refused(request: Any, kind: str = "invalid") -> str:
     with pytest.raises(RefusedError) as caught:
-        decode(request, request.raw_input_contents)
+        decode(request.SerializeToString())
     check_refusal(caught.value)
     assert caught.value.kind == kind
     return str(caught.value)
@@ -38,7 +38,7 @@ def refused(request: Any, kind: str = "invalid") -> str:
 def test_raw_tensors_come_out_as_they_went_in(tensors: list[Tensor]) -> None:
     named = [Tensor(t.datatype, t.shape, t.data, f"x{i}") for i, t in enumerate(tensors)]
     sent = message(*named).SerializeToString()
-    found = decode(*parse_infer(sent))
+    found = decode(sent)
     check_request(found)
     for tensor, read in zip(named, found.inputs, strict=True):
         assert (read.name, read.datatype, read.shape) == (
@@ -56,7 +56,7 @@ def test_values_in_the_field_of_their_datatype(tensor: Tensor) -> None:
         empty.inputs.add(name="image", datatype="FP16", shape=tensor.shape)
         assert "FP16 has no field in a message" in refused(empty)
         return
-    found = decode(message(tensor, raw=False), ()).inputs[0]
+    found = decode(message(tensor, raw=False).SerializeToString()).inputs[0]
     if tensor.datatype in ("FP32", "FP64"):  # protobuf and Python may give a NaN other bits
         np.testing.assert_array_equal(found.data, tensor.data)
     else:
@@ -72,7 +72,7 @@ def test_what_a_request_says_besides_its_tensors() -> None:
     request.parameters["flag"].bool_param = False
     wanted = request.outputs.add(name="logits")
     wanted.parameters["classification"].int64_param = 3
-    found = decode(request, request.raw_input_contents)
+    found = decode(request.SerializeToString())
     assert (found.model, found.version, found.id) == ("parnet", "1", "abc")
     assert (found.priority, found.timeout_us, found.binary_default) == (2, 5000, True)
     assert found.parameters == {"note": "x", "share": 0.5, "flag": False}

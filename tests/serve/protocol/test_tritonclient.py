@@ -28,7 +28,7 @@ RECORDED = json.loads((FOLDER / "tritonclient_bodies.json").read_text())["reques
 def decode(entry: dict[str, Any]) -> InferRequest:
     body = base64.b64decode(entry["body"])
     if entry["wire"] == "grpc":
-        return grpc_codec.decode(*grpc_codec.parse_infer(body))
+        return grpc_codec.decode(body)
     length = entry["header_length"]
     return rest_codec.decode_request("parnet", "1", body, None if length is None else str(length))
 
