@@ -48,7 +48,7 @@ def test_ci_runs_make_check_and_nothing_else() -> None:
     script = ROOT / ".ci" / "run"
     lines = script.read_text(encoding="utf-8").splitlines()
     commands = [line for line in lines if line and not line.startswith(("#", "cd ", "set "))]
-    assert commands == ["make check"]
+    assert commands == ["make check", "make conformance", "make test-ray"]
     assert "set -euo pipefail" in lines
     assert os.access(script, os.X_OK)
 
