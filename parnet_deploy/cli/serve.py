@@ -21,8 +21,8 @@ from .serve_ray import RayChoice, RaySource, ray_options, serve_on_ray
 
 if TYPE_CHECKING:
     from ..doctor.finding import Finding
-    from ..serve.deployments import DeploymentServer
-    from ..serve.options import ServerOptions
+    from ..serve.server.deployments import DeploymentServer
+    from ..serve.server.options import ServerOptions
 
 _PACKAGE = __package__.partition(".")[0]
 _READABLE = click.Path(dir_okay=False, path_type=Path)
@@ -131,15 +131,15 @@ def command(
     that are refused.
     """
     from ..doctor.findings import examine
-    from ..serve.grpc_threads import read_in_poller
+    from ..serve.server.grpc_threads import read_in_poller
 
     read_in_poller()
     with needs("serve"):
-        from ..serve.deployments import DeploymentServer
         from ..serve.model.options import ModelOptions
-        from ..serve.process import serve_until_stopped
-        from ..serve.service_options import ServiceOptions
-        from ..serve.telemetry import find_tracer
+        from ..serve.server.deployments import DeploymentServer
+        from ..serve.server.process import serve_until_stopped
+        from ..serve.service.options import ServiceOptions
+        from ..serve.shells.telemetry import find_tracer
 
     _log_as(log_format)
     tracer = find_tracer()
@@ -217,10 +217,10 @@ def _server_options(
     insecure: bool,
     drain_s: float,
 ) -> ServerOptions:
-    from ..serve.options import ServerOptions
     from ..serve.security.limits import MIB, Limits
     from ..serve.security.tls import TlsFiles
     from ..serve.security.token import read_token
+    from ..serve.server.options import ServerOptions
 
     tls = None
     if tls_cert is not None and tls_key is not None:
@@ -241,7 +241,7 @@ def _server_options(
 
 
 def _log_as(log_format: str) -> None:
-    from ..serve.logs import JsonFormatter, TextFormatter
+    from ..serve.shells.logs import JsonFormatter, TextFormatter
 
     package = logging.getLogger(_PACKAGE)
     if log_format == "text":

@@ -20,10 +20,10 @@ from .chain import needs
 from .options import Common, Function
 
 if TYPE_CHECKING:
-    from ..serve.options import ServerOptions
     from ..serve.ray.need import Need
     from ..serve.ray.serving import Plan
     from ..serve.ray.settings import ReplicaSettings
+    from ..serve.server.options import ServerOptions
 
 _WRITABLE = click.Path(dir_okay=False, path_type=Path)
 _OPTIONS: tuple[Callable[[Function], Function], ...] = (

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from parnet_deploy.serve.deployments import DeploymentServer
 from parnet_deploy.serve.model.options import ModelOptions
-from parnet_deploy.serve.options import ServerOptions
 from parnet_deploy.serve.protocol.refusal import CODES
+from parnet_deploy.serve.server.deployments import DeploymentServer
+from parnet_deploy.serve.server.options import ServerOptions
 from tests.serve.load.deployments import make_deployment
 
 TEXT = (Path(__file__).parents[2] / "docs/serving.md").read_text(encoding="utf-8")

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from parnet_deploy.serve.options import ServerOptions
-from parnet_deploy.serve.server import Server
+from parnet_deploy.serve.server.options import ServerOptions
+from parnet_deploy.serve.server.server import Server
 from tests.serve.fake_service import FakeService
 
 HANG_S = 30.0

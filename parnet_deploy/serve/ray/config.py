@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import ServeError
-from ..options import ServerOptions
 from ..security.bind import check_exposure, resolve_host
+from ..server.options import ServerOptions
 from . import rpcs
 from .need import Need
 from .options import ScaleOptions

@@ -7,8 +7,8 @@ from pathlib import Path
 from ...deployment import Deployment
 from ...errors import DeploymentError
 from ..model.options import ModelOptions
-from ..service import InferenceService
-from ..service_options import ServiceOptions
+from ..service.inference import InferenceService
+from ..service.options import ServiceOptions
 from .need import answer_digest
 from .settings import ModelSettings, ReplicaSettings
 

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Callable, MutableMapping
 from typing import Any
 
 from ...errors import BackendError, ServeError
-from ..deployments import service_pages
 from ..rest.app import RestApp
 from ..rpc.documents import DOCUMENTS
 from ..rpc.health import CHECK
 from ..rpc.listener import Handlers
 from ..security.limits import Limits
 from ..security.token import VARIABLE, Token, read_token
-from ..shell import Shell
+from ..server.deployments import service_pages
+from ..shells.shell import Shell
 from .call import RayCalls, Serialized, method_path
 from .open import open_service
 from .rpcs import HEALTH_CHECK

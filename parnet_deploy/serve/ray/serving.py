@@ -13,7 +13,7 @@ import ray
 from ray import serve
 
 from ...errors import ServeError
-from ..options import ServerOptions
+from ..server.options import ServerOptions
 from .application import make_application
 from .cluster import Room, joined_cluster
 from .config import APPLICATION, NAME, check_wires, proxy_options

@@ -10,7 +10,7 @@ from ..protocol.refusal import RefusedError
 from ..protocol.request import Timings
 from ..security.limits import Limits
 from ..security.token import Token
-from ..shell import Shell
+from ..shells.shell import Shell
 from .answer import Answer, Receive, Scope, Send, error_body, refusal_answer
 from .body import ClientGoneError, read_body
 from .infer import infer
@@ -33,7 +33,7 @@ Target = Path | Page | None
 
 
 class RestApp:
-    """Any ASGI server runs it. Under ``serve.server`` a client that leaves cancels its request.
+    """Any ASGI server runs it. Under ``serve.rest.listener`` a client that leaves cancels its request.
 
     Args:
         shell: What answers, and what counts and writes down.

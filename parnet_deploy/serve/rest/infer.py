@@ -9,7 +9,7 @@ from ..protocol.content_encoding import choose, compress
 from ..protocol.contract import Arrival
 from ..protocol.request import InferResponse, Timings
 from ..protocol.rest_codec import decode_request, encode_response
-from ..shell import Shell
+from ..shells.shell import Shell
 from .answer import JSON, Answer, Headers, Receive
 from .body import read_body
 

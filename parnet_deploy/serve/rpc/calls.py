@@ -14,7 +14,7 @@ from ..protocol.contract import Arrival
 from ..protocol.grpc_codec import decode, encode, id_of, parse
 from ..protocol.refusal import RefusedError
 from ..protocol.request import InferResponse
-from ..shell import Shell
+from ..shells.shell import Shell
 from .documents import Ask
 from .refuse import Metadata, abort, details
 

@@ -14,7 +14,7 @@ from ..protocol.refusal import RefusedError
 from ..security.limits import Limits
 from ..security.tls import TlsFiles
 from ..security.token import Token
-from ..shell import Shell
+from ..shells.shell import Shell
 from .calls import Calls
 from .documents import DOCUMENTS, OPEN
 from .health import CHECK, check

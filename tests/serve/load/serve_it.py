@@ -10,13 +10,13 @@ import json
 import logging
 import sys
 
-from parnet_deploy.serve.deployments import DeploymentServer
 from parnet_deploy.serve.model.options import ModelOptions
-from parnet_deploy.serve.options import ServerOptions
-from parnet_deploy.serve.process import serve_until_stopped
 from parnet_deploy.serve.security.limits import Limits
-from parnet_deploy.serve.server import Server
-from parnet_deploy.serve.service_options import ServiceOptions
+from parnet_deploy.serve.server.deployments import DeploymentServer
+from parnet_deploy.serve.server.options import ServerOptions
+from parnet_deploy.serve.server.process import serve_until_stopped
+from parnet_deploy.serve.server.server import Server
+from parnet_deploy.serve.service.options import ServiceOptions
 
 given = json.loads(sys.argv[1])
 

@@ -17,7 +17,7 @@ from parnet_deploy.serve.rpc.health import CHECK
 from parnet_deploy.serve.rpc.listener import Handlers
 from parnet_deploy.serve.security.limits import Limits
 from parnet_deploy.serve.security.token import Token
-from parnet_deploy.serve.shell import Shell
+from parnet_deploy.serve.shells.shell import Shell
 from tests.serve.fake_service import MODEL, FakeService
 
 SECRET = "a" * 32

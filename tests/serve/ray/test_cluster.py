@@ -29,7 +29,6 @@ import grpc  # noqa: E402
 import ray  # noqa: E402
 
 from parnet_deploy.placement import one  # noqa: E402
-from parnet_deploy.serve.options import ServerOptions  # noqa: E402
 from parnet_deploy.serve.protocol import messages  # noqa: E402
 from parnet_deploy.serve.ray.cluster import is_open  # noqa: E402
 from parnet_deploy.serve.ray.config import deployment_options  # noqa: E402
@@ -38,6 +37,7 @@ from parnet_deploy.serve.ray.options import ScaleOptions  # noqa: E402
 from parnet_deploy.serve.ray.serving import Plan, deploy, served  # noqa: E402
 from parnet_deploy.serve.ray.settings import ModelSettings, ReplicaSettings  # noqa: E402
 from parnet_deploy.serve.security.token import Token  # noqa: E402
+from parnet_deploy.serve.server.options import ServerOptions  # noqa: E402
 from tests.examples.load import load_example  # noqa: E402
 from tests.runtime.runtime_toys import SPECS, fixed_size, images, make_plan, reference  # noqa: E402
 from tests.runtime.test_session import canary_of, publish  # noqa: E402

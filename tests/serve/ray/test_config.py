@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from parnet_deploy.errors import ServeError
-from parnet_deploy.serve.options import ServerOptions
 from parnet_deploy.serve.ray.config import check_wires, config_file, proxy_options, wire_warnings
 from parnet_deploy.serve.ray.settings import ModelSettings, ReplicaSettings
 from parnet_deploy.serve.security.tls import TlsFiles
 from parnet_deploy.serve.security.token import Token
+from parnet_deploy.serve.server.options import ServerOptions
 
 TOKEN = Token("a" * 32)
 SETTINGS = ReplicaSettings(

@@ -26,7 +26,6 @@ from ray.serve.schema import ServeDeploySchema  # noqa: E402
 
 from parnet_deploy.errors import ServeError  # noqa: E402
 from parnet_deploy.placement import one  # noqa: E402
-from parnet_deploy.serve.options import ServerOptions  # noqa: E402
 from parnet_deploy.serve.ray.application import build, make_application  # noqa: E402
 from parnet_deploy.serve.ray.cluster import Room, is_open, joined_cluster  # noqa: E402
 from parnet_deploy.serve.ray.config import config_file, deployment_options  # noqa: E402
@@ -34,6 +33,7 @@ from parnet_deploy.serve.ray.need import ModelNeed, Need, find_need  # noqa: E40
 from parnet_deploy.serve.ray.options import ScaleOptions  # noqa: E402
 from parnet_deploy.serve.ray.serving import Plan, served  # noqa: E402
 from parnet_deploy.serve.ray.settings import ModelSettings, ReplicaSettings  # noqa: E402
+from parnet_deploy.serve.server.options import ServerOptions  # noqa: E402
 from tests.runtime.runtime_toys import SPECS, fixed_size, make_plan  # noqa: E402
 from tests.runtime.test_session import publish  # noqa: E402
 from tests.serve.ray.cluster_toys import descendants, free_ports, is_of_ray  # noqa: E402

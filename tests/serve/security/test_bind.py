@@ -7,10 +7,10 @@ import socket
 import pytest
 
 from parnet_deploy.errors import ServeError
-from parnet_deploy.serve.options import ServerOptions
 from parnet_deploy.serve.security import bind
 from parnet_deploy.serve.security.tls import TlsFiles
 from parnet_deploy.serve.security.token import Token
+from parnet_deploy.serve.server.options import ServerOptions
 
 LOOPBACK = ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", "localhost", "[::1]"]
 OPEN = ["0.0.0.0", "::", "10.1.2.3", "192.168.0.1", "::ffff:10.0.0.1", "fe80::1", "8.8.8.8"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..errors import SpecError
+from ...errors import SpecError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from .protocol.contract import Document
-from .protocol.request import Timings
+from ..protocol.contract import Document
+from ..protocol.request import Timings
 
 
 class Tally:

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from parnet_deploy.errors import MissingExtraError, ServeError
-from parnet_deploy.serve import telemetry
 from parnet_deploy.serve.protocol.refusal import RefusedError
+from parnet_deploy.serve.shells import telemetry
 from tests.serve import wire
 from tests.serve.rpc.test_rpc import client_of, infer_request, refusal
 from tests.serve.wire import INFER, connected, json_body
@@ -83,7 +83,7 @@ def test_a_refusal_is_an_error_and_a_bad_parent_is_none(spans) -> None:
 def test_without_its_variable_nothing_of_it_is_loaded(value) -> None:
     assert telemetry.find_tracer({}) is None
     script = (
-        "from parnet_deploy.serve.telemetry import find_tracer; import sys;"
+        "from parnet_deploy.serve.shells.telemetry import find_tracer; import sys;"
         f"assert find_tracer({{'OTEL_TRACES_EXPORTER': {value!r}}}) is None;"
         "assert not any(name.startswith('opentelemetry') for name in sys.modules)"
     )

@@ -7,20 +7,20 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import ParnetDeployError
-from .clock import Clock
+from ...errors import ParnetDeployError
+from ..clock import Clock
+from ..model.decoders import Decoders
+from ..model.documents import DEFAULT_PRIORITY, PRIORITY_LEVELS, model_config, model_metadata
+from ..model.options import ModelOptions
+from ..model.outputs import make_output
+from ..model.served_model import ServedModel
+from ..model.signature import VERSION
+from ..protocol.contract import Arrival, Document
+from ..protocol.refusal import RefusedError
+from ..protocol.request import InferRequest, InferResponse, Timings
 from .generation import Generation, open_generation
 from .metrics import Metrics
-from .model.decoders import Decoders
-from .model.documents import DEFAULT_PRIORITY, PRIORITY_LEVELS, model_config, model_metadata
-from .model.options import ModelOptions
-from .model.outputs import make_output
-from .model.served_model import ServedModel
-from .model.signature import VERSION
-from .protocol.contract import Arrival, Document
-from .protocol.refusal import RefusedError
-from .protocol.request import InferRequest, InferResponse, Timings
-from .service_options import ServiceOptions
+from .options import ServiceOptions
 from .statistics import ModelStatistics
 
 ROWS_ON_LOOP = 4

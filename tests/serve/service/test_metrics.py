@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from parnet_deploy.serve.metrics import IMAGES, SECONDS, Histogram, Metrics
 from parnet_deploy.serve.protocol.request import Timings
+from parnet_deploy.serve.service.metrics import IMAGES, SECONDS, Histogram, Metrics
 
 
 def samples(metrics: Metrics) -> dict:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..errors import ServeError
-from .security.bind import check_exposure, is_loopback, resolve_host
-from .security.limits import Limits
-from .security.tls import TlsFiles
-from .security.token import Token
+from ...errors import ServeError
+from ..security.bind import check_exposure, is_loopback, resolve_host
+from ..security.limits import Limits
+from ..security.tls import TlsFiles
+from ..security.token import Token
 
 _HIGHEST_PORT = 65535
 

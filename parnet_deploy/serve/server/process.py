@@ -8,8 +8,8 @@ import signal
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 
-from ..errors import ParnetDeployError
-from .logs import LOGGER
+from ...errors import ParnetDeployError
+from ..shells.logs import LOGGER
 from .memory import keep_freed_memory, spare_collector
 from .server import Server
 

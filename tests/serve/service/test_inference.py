@@ -13,8 +13,8 @@ from parnet_deploy.preprocess import load_image
 from parnet_deploy.serve.model.options import ModelOptions
 from parnet_deploy.serve.protocol.refusal import RefusedError
 from parnet_deploy.serve.protocol.request import WantedOutput
-from parnet_deploy.serve.service import InferenceService
-from parnet_deploy.serve.service_options import ServiceOptions
+from parnet_deploy.serve.service.inference import InferenceService
+from parnet_deploy.serve.service.options import ServiceOptions
 from tests.runtime.runtime_toys import images, reference
 from tests.serve.scheduling.scheduling_toys import StillClock
 from tests.serve.service_toys import (

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from ..deployment import Deployment
-from .model.options import ModelOptions
+from ...deployment import Deployment
+from ..model.options import ModelOptions
+from ..page.page import load_page
+from ..rest.answer import Answer, json_answer
+from ..rest.app import Page
+from ..service.inference import InferenceService
+from ..service.options import ServiceOptions
+from ..shells.telemetry import Tracer
 from .options import ServerOptions
-from .page.page import load_page
-from .rest.answer import Answer, json_answer
-from .rest.app import Page
 from .server import Server
-from .service import InferenceService
-from .service_options import ServiceOptions
-from .telemetry import Tracer
 
 
 class DeploymentServer(Server):

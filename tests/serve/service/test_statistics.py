@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from parnet_deploy.serve import statistics as module
 from parnet_deploy.serve.protocol.request import Timings
-from parnet_deploy.serve.statistics import ModelStatistics
+from parnet_deploy.serve.service.inference import statistics as module
+from parnet_deploy.serve.service.statistics import ModelStatistics
 
 
 def test_counts_and_times_add_up(monkeypatch):

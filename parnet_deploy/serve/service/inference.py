@@ -6,19 +6,19 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 
-from .. import __version__
-from ..errors import SpecError
-from .clock import Clock, LoopClock
-from .hosting import Host, Opener
+from ... import __version__
+from ...errors import SpecError
+from ..clock import Clock, LoopClock
+from ..model.decoders import Decoders
+from ..model.options import ModelOptions
+from ..model.served_model import ServedModel
+from ..model.signature import VERSION
+from ..protocol.contract import Arrival, Document
+from ..protocol.refusal import RefusedError
+from ..protocol.request import InferRequest, InferResponse
+from .host import Host, Opener
 from .metrics import Gauges, Metrics
-from .model.decoders import Decoders
-from .model.options import ModelOptions
-from .model.served_model import ServedModel
-from .model.signature import VERSION
-from .protocol.contract import Arrival, Document
-from .protocol.refusal import RefusedError
-from .protocol.request import InferRequest, InferResponse
-from .service_options import ServiceOptions
+from .options import ServiceOptions
 
 EXTENSIONS = (
     "binary_tensor_data",

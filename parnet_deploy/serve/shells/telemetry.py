@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Protocol
 
-from ..errors import MissingExtraError, ServeError
-from .protocol.contract import Wire
-from .protocol.request import Timings
+from ...errors import MissingExtraError, ServeError
+from ..protocol.contract import Wire
+from ..protocol.request import Timings
 
 VARIABLE = "OTEL_TRACES_EXPORTER"
 """OpenTelemetry's variable that says where spans go: otlp, console, or none."""

@@ -10,7 +10,7 @@ import pytest
 
 FAULTS = """
 import resource
-from parnet_deploy.serve.memory import keep_freed_memory
+from parnet_deploy.serve.server.memory import keep_freed_memory
 
 def faults(rounds):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

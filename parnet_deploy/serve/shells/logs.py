@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .protocol.contract import Wire
-from .protocol.refusal import RefusedError
-from .protocol.request import Timings
+from ..protocol.contract import Wire
+from ..protocol.refusal import RefusedError
+from ..protocol.request import Timings
 
 LOGGER = logging.getLogger("parnet_deploy.serve")
 _LINES_A_SECOND = 10  # of each reason; an overload must not become one of the log too

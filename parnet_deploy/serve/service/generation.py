@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .clock import Clock
-from .model.decoders import warm_up_decoders
-from .model.served_model import ServedModel
-from .protocol.refusal import RefusedError
-from .scheduling.dispatcher import Limits
-from .scheduling.scheduler import Scheduler
-from .service_options import ServiceOptions
+from ..clock import Clock
+from ..model.decoders import warm_up_decoders
+from ..model.served_model import ServedModel
+from ..protocol.refusal import RefusedError
+from ..scheduling.dispatcher import Limits
+from ..scheduling.scheduler import Scheduler
+from .options import ServiceOptions
 
 ENGINE_GRACE_S = 5.0
 """How long a run that nobody waits for any more may still take when its model is closed."""

@@ -7,16 +7,16 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from ..errors import ServeError
-from .logs import LOGGER
+from ...errors import ServeError
+from ..protocol.contract import Service
+from ..rest.answer import Answer
+from ..rest.app import Page, RestApp
+from ..rest.listener import RestListener
+from ..rpc.listener import RpcListener
+from ..shells.logs import LOGGER
+from ..shells.shell import OnRefused, Shell
+from ..shells.telemetry import Tracer
 from .options import ServerOptions
-from .protocol.contract import Service
-from .rest.answer import Answer
-from .rest.app import Page, RestApp
-from .rest.listener import RestListener
-from .rpc.listener import RpcListener
-from .shell import OnRefused, Shell
-from .telemetry import Tracer
 
 LOOPBACK = "127.0.0.1"
 
@@ -43,7 +43,7 @@ class Server:
         async with Server(service, ServerOptions(port=0, grpc_port=None)) as server:
             ...  # ask server.url
 
-    Touches no signals: ``run`` of ``serve.process`` does. Until the models are open, health says
+    Touches no signals: ``server.process`` does. Until the models are open, health says
     "live" and "not ready".
 
     Owns: the service, which it closes, and the sockets.

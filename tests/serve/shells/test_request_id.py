@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parnet_deploy.serve.request_id import RequestIds
+from parnet_deploy.serve.shells.request_id import RequestIds
 
 
 @pytest.mark.parametrize("sent", ["a", b"a-1", "x" * 128, "{9f}~!"])

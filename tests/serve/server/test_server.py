@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from parnet_deploy.errors import EngineLoadError, ServeError
-from parnet_deploy.serve.options import ServerOptions
-from parnet_deploy.serve.server import Server
+from parnet_deploy.serve.server.options import ServerOptions
+from parnet_deploy.serve.server.server import Server
 from tests.serve import wire
 from tests.serve.fake_service import FakeService
 from tests.serve.wire import HANG_S, INFER, connected, expected, json_body, logits_of, request

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from ..protocol.contract import Arrival, Service, Wire
+from ..protocol.refusal import Kind, RefusedError
+from ..protocol.request import InferRequest, InferResponse, Timings
 from .logs import RequestLog
-from .protocol.contract import Arrival, Service, Wire
-from .protocol.refusal import Kind, RefusedError
-from .protocol.request import InferRequest, InferResponse, Timings
 from .request_id import RequestIds
 from .telemetry import Tracer
 

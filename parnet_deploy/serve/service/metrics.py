@@ -21,9 +21,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from .protocol.contract import Wire
-from .protocol.refusal import Kind
-from .protocol.request import Timings
+from ..protocol.contract import Wire
+from ..protocol.refusal import Kind
+from ..protocol.request import Timings
 
 SECONDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),

@@ -7,9 +7,9 @@ import logging
 
 import pytest
 
-from parnet_deploy.serve.logs import LOGGER, JsonFormatter, RequestLog, TextFormatter
 from parnet_deploy.serve.protocol.refusal import RefusedError
 from parnet_deploy.serve.protocol.request import Timings
+from parnet_deploy.serve.shells.logs import LOGGER, JsonFormatter, RequestLog, TextFormatter
 
 
 def make_record(log_something, caplog, level=logging.INFO):

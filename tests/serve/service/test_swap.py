@@ -10,8 +10,8 @@ import pytest
 from parnet_deploy.errors import CheckFailedError
 from parnet_deploy.serve.model.options import ModelOptions
 from parnet_deploy.serve.protocol.refusal import RefusedError
-from parnet_deploy.serve.service import InferenceService
-from parnet_deploy.serve.service_options import ServiceOptions
+from parnet_deploy.serve.service.inference import InferenceService
+from parnet_deploy.serve.service.options import ServiceOptions
 from tests.runtime.runtime_toys import SPECS, fixed_size, images, reference
 from tests.serve.service_toys import SPEC, Opener, arrived, ask, image_input, publish, run
 

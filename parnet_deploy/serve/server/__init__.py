@@ -1,0 +1,1 @@
+"""A process, or a part of one, that listens: sockets, signals, drain."""

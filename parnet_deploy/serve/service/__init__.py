@@ -1,0 +1,1 @@
+"""What is asked of the models, whatever the wire: who answers, counts, hot swap."""

@@ -1,0 +1,1 @@
+"""What both wires do alike: ask, count, write down, trace."""
