@@ -22,6 +22,15 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "cpu": ("onnxruntime",),
     "export": ("torch", "onnx", "onnxscript", "safetensors"),
     "images": ("pillow",),
+    "serve": (
+        "uvicorn",
+        "httptools",
+        "uvloop",
+        "grpcio",
+        "protobuf",
+        "orjson",
+        "prometheus-client",
+    ),
 }
 """Packages by the extra that installs them; "" is what is always there."""
 
@@ -33,7 +42,7 @@ _CHECKS = {
 
 _LEAST_FREE_MIB = 2048  # a large ParNet with three plans and their reports
 _FOR = {"": "everything", "cpu": "run, bench, verify", "export": "fuse, export, build"}
-_FOR["images"] = "run, demo"
+_FOR |= {"images": "run, demo", "serve": "serve"}
 
 
 def examine(engines: Path) -> Iterator[Finding]:
