@@ -33,7 +33,7 @@ Target = Path | Page | None
 
 
 class RestApp:
-    """Any ASGI server runs it. Under ``serve.rest.listener`` a client that leaves cancels its request.
+    """Any ASGI server runs it. Under ``rest.listener`` a client that leaves cancels its request.
 
     Args:
         shell: What answers, and what counts and writes down.

@@ -9,8 +9,9 @@ import signal
 import pytest
 
 from parnet_deploy.errors import DeploymentError, EngineLoadError
+from parnet_deploy.serve.server import process
 from parnet_deploy.serve.server.options import ServerOptions
-from parnet_deploy.serve.server.server import Server, process
+from parnet_deploy.serve.server.server import Server
 from tests.serve.fake_service import FakeService
 from tests.serve.wire import HANG_S, INFER, connected, json_body, request
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from parnet_deploy.serve.protocol.request import Timings
-from parnet_deploy.serve.service.inference import statistics as module
+from parnet_deploy.serve.service import statistics as module
 from parnet_deploy.serve.service.statistics import ModelStatistics
 
 
