@@ -40,7 +40,7 @@ def test_blocks_that_were_freed_are_not_cleared_by_the_kernel_again() -> None:
 
 def test_what_lives_on_is_not_collected_again() -> None:
     script = (
-        "import gc; from parnet_deploy.serve.memory import spare_collector;"
+        "import gc; from parnet_deploy.serve.server.memory import spare_collector;"
         "import numpy; assert gc.get_freeze_count() == 0; spare_collector();"
         "assert gc.isenabled() and gc.get_freeze_count() > 10 * len(gc.get_objects())"
     )
