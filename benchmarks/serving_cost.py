@@ -31,9 +31,10 @@ from serving_models import NO_OP, engine_cpu_ms, make_small, write_arrays, write
 from parnet_deploy.machine.describe import describe_machine
 from parnet_deploy.measure import Latency, compare_latency
 from parnet_deploy.triton.export import export_to_repository
-from tests.conformance.oracle import Served, missing_oracle, python_of, serve_triton
-from tests.conformance.ours import serve_ours
+from tests.conformance.oracle import Served, free_ports, missing_oracle, python_of, serve_triton
+from tests.conformance.ours import serve_by, serve_ours
 
+OURS_NO_OP = Path(__file__).with_name("serving_no_op.py")
 CLIENT = Path(__file__).with_name("serving_client.py")
 PROTOCOLS = ("REST", "gRPC")
 TOLERANCE = 1e-4
@@ -99,10 +100,14 @@ def _start(
     export_to_repository(directory, repository)
     for place in ("triton", "ours"):
         (folder / place).mkdir()
+    ports = tuple(free_ports(2))
+    program = [str(OURS_NO_OP), str(directory), *map(str, ports)]
     triton = servers.enter_context(serve_triton(repository, "small", folder / "triton"))
     ours = servers.enter_context(serve_ours(directory, folder / "ours"))
+    idle = servers.enter_context(serve_by(program, NO_OP, "small", ports, folder / "ours"))
     models = [
         ("ours", ours, "small", arrays["logits"]),
+        ("ours, no-op", idle, "small", arrays["zeros"]),
         ("Triton, no-op", triton, NO_OP, arrays["zeros"]),
         ("Triton, the same network", triton, "small", arrays["logits"]),
     ]
@@ -218,8 +223,10 @@ def _report(
         "idle_cpu_ms_per_s": {name: round(value, 2) for name, value in idle.items()},
     }
     ratios = {}
+    by_name = {arm.name: arm for arm in arms}
     for arm in arms:
-        (ours,) = (a for a in arms if a.server.name == "ours" and a.protocol == arm.protocol)
+        counterpart = "ours, no-op" if "no-op" in arm.name else "ours"
+        ours = by_name[f"{counterpart}, {arm.protocol}"]
         ratios[arm.name] = (ours.name, compare_latency(ours.cpu, arm.cpu))
     path = save(
         "serving-cost",

@@ -16,13 +16,22 @@ def serve_ours(deployment: Path, folder: Path, options: Sequence[str] = ()) -> I
     """Start our server on a deployment, and stop it in the end."""
     rest, rpc = free_ports(2)
     command = [
-        *(sys.executable, "-m", "parnet_deploy", "serve", str(deployment)),
+        *("-m", "parnet_deploy", "serve", str(deployment)),
         *("--port", str(rest), "--grpc-port", str(rpc)),
         *options,
     ]
+    with serve_by(command, "ours", deployment.name, (rest, rpc), folder) as served:
+        yield served
+
+
+@contextmanager
+def serve_by(
+    command: Sequence[str], name: str, model: str, ports: tuple[int, int], folder: Path
+) -> Iterator[Served]:
+    """Run a Python program of ours that serves on these ports, and stop it in the end."""
+    rest, rpc = ports
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    with running("our server", command, environment, folder / "serve.log") as (process, log):
+    log = folder / f"{name}.log"
+    with running(name, [sys.executable, *command], environment, log) as (process, log):
         wait_until_ready(process, log, rest)
-        yield Served(
-            name="ours", model=deployment.name, rest=rest, rpc=rpc, process=process, log=log
-        )
+        yield Served(name=name, model=model, rest=rest, rpc=rpc, process=process, log=log)

@@ -36,7 +36,7 @@ from .tensors import (
     elements_from_raw,
     raw_from_elements,
 )
-from .wire_format import take_raw_inputs
+from .wire_format import INFER_RESPONSE, RAW_OUTPUT, prefix, take_raw_inputs
 from .wording import refuse, shown, shown_shape
 
 _LONGEST_KNOWN = 1024  # bytes of what stands beside raw tensors, to be remembered
@@ -180,15 +180,33 @@ def _with_data(head: _Head, message: Any, raws: Sequence[bytes | memoryview]) ->
     return InferRequest(inputs=tuple(inputs), **head.said)
 
 
-def encode(response: InferResponse) -> Any:
-    """The ``ModelInferResponse`` of an answer; its tensors are always raw."""
-    message = messages.ModelInferResponse(
-        model_name=response.model, model_version=response.version, id=response.id
-    )
-    for tensor in response.outputs:
-        message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
-        message.raw_output_contents.append(raw_from_elements(tensor.datatype, tensor.data))
-    return message
+def encode(response: InferResponse) -> bytes:
+    """The serialized ``ModelInferResponse`` of an answer; its tensors are always raw."""
+    tensors = response.outputs
+    said = tuple((tensor.name, tensor.datatype, tensor.shape) for tensor in tensors)
+    pieces = [_answer_head(response.model, response.version, response.id, said)]
+    for tensor in tensors:
+        raw = raw_from_elements(tensor.datatype, tensor.data)
+        pieces += (prefix(RAW_OUTPUT, len(raw)), raw)
+    return b"".join(pieces)
+
+
+def encode_in_stream(response: InferResponse) -> bytes:
+    """The serialized ``ModelStreamInferResponse`` of an answer."""
+    content = encode(response)
+    return prefix(INFER_RESPONSE, len(content)) + content
+
+
+@lru_cache(maxsize=256)
+def _answer_head(
+    model: str, version: str, own_id: str, outputs: tuple[tuple[str, str, tuple[int, ...]], ...]
+) -> bytes:
+    """An answer without its tensors' data, which is the same for most requests of a client."""
+    message = messages.ModelInferResponse(model_name=model, model_version=version, id=own_id)
+    for name, datatype, shape in outputs:
+        message.outputs.add(name=name, datatype=datatype, shape=shape)
+    content: bytes = message.SerializeToString()
+    return content
 
 
 def message_of(message_class: Any, document: Document) -> Any:

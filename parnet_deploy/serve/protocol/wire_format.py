@@ -1,4 +1,4 @@
-"""Raw tensors taken out of a message's bytes before protobuf copies them.
+"""Raw tensors taken out of a message's bytes, or put into them, without protobuf's copies.
 
 A tensor of 602 kB would be copied twice more on its way: into the message, and out of it each time
 the field is read. Its place in the bytes is all that is needed.
@@ -7,8 +7,10 @@ Source: protobuf's wire format (https://protobuf.dev/programming-guides/encoding
 
 from __future__ import annotations
 
-RAW_INPUT = 7
-"""Number of ``ModelInferRequest.raw_input_contents``."""
+RAW_INPUT, RAW_OUTPUT, INFER_RESPONSE = 7, 6, 2
+"""Numbers of ``ModelInferRequest.raw_input_contents``, ``ModelInferResponse.raw_output_contents``
+and ``ModelStreamInferResponse.infer_response``.
+"""
 
 _LENGTH_DELIMITED = 2
 _RAW_TAG = RAW_INPUT << 3 | _LENGTH_DELIMITED
@@ -42,6 +44,16 @@ def take_raw_inputs(content: bytes) -> tuple[bytes, list[memoryview]] | None:
             rest.append(view[start:following])
         at = following
     return None
+
+
+def prefix(field: int, size: int) -> bytes:
+    """What stands before so many bytes of a field: its number, and their length."""
+    found = bytearray([field << 3 | _LENGTH_DELIMITED])
+    while size >= 0x80:
+        found.append(size & 0x7F | 0x80)
+        size >>= 7
+    found.append(size)
+    return bytes(found)
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import grpc
 
 from ..protocol import messages
 from ..protocol.contract import Arrival
-from ..protocol.grpc_codec import decode, encode, id_of, parse
+from ..protocol.grpc_codec import decode, encode, encode_in_stream, id_of, parse
 from ..protocol.refusal import RefusedError
 from ..protocol.request import InferResponse
 from ..shells.shell import Shell
@@ -53,8 +53,8 @@ class Calls:
         kind = messages.request_class(rpc)
 
         async def behavior(content: bytes, context: Any) -> bytes:
-            async def answer(caller: _Caller) -> tuple[Any, None]:
-                return ask(self._shell.service, parse(kind, content)), None
+            async def answer(caller: _Caller) -> tuple[bytes, None]:
+                return ask(self._shell.service, parse(kind, content)).SerializeToString(), None
 
             return await self._guard(rpc, context, answer)
 
@@ -63,7 +63,7 @@ class Calls:
     async def infer(self, content: bytes, context: Any) -> bytes:
         """Behaviour of ``ModelInfer``."""
 
-        async def answer(caller: _Caller) -> tuple[Any, InferResponse]:
+        async def answer(caller: _Caller) -> tuple[bytes, InferResponse]:
             request = decode(content)
             arrival = caller.arrival(context)
             response = await self._shell.infer(request, arrival, caller.id, caller.traceparent)
@@ -75,14 +75,13 @@ class Calls:
         self,
         rpc: str,
         context: Any,
-        answer: Callable[[_Caller], Awaitable[tuple[Any, InferResponse | None]]],
+        answer: Callable[[_Caller], Awaitable[tuple[bytes, InferResponse | None]]],
     ) -> bytes:
         caller = self._caller(context)
         at_s, request_id = caller.at_s, caller.id
         metadata: Metadata = (("x-request-id", request_id),)
         try:
-            message, response = await answer(caller)
-            content: bytes = message.SerializeToString()
+            content, response = await answer(caller)
         except RefusedError as error:
             self._shell.refused("grpc", request_id, rpc, error, at_s)
             await abort(context, error, metadata)
@@ -138,16 +137,15 @@ class Calls:
             response = await self._shell.infer(
                 decode(content), caller.arrival(context), request_id, caller.traceparent
             )
-            answer = messages.ModelStreamInferResponse(infer_response=encode(response))
+            serialized = encode_in_stream(response)
         except RefusedError as error:
             self._shell.refused("grpc", request_id, _STREAM, error, at_s)
-            answer = _stream_refusal(details(error), id_of(content))
+            serialized = _stream_refusal(details(error), id_of(content))
         except Exception:
             text = self._shell.broke("grpc", request_id, _STREAM, at_s)
-            answer = _stream_refusal(text, id_of(content))
+            serialized = _stream_refusal(text, id_of(content))
         else:
             self._shell.answered("grpc", request_id, _STREAM, response.timings, at_s)
-        serialized: bytes = answer.SerializeToString()
         return serialized
 
     def _caller(self, context: Any) -> _Caller:
@@ -160,7 +158,8 @@ class Calls:
         )
 
 
-def _stream_refusal(text: str, own_id: str) -> Any:
+def _stream_refusal(text: str, own_id: str) -> bytes:
     answer = messages.ModelStreamInferResponse(error_message=text)
     answer.infer_response.id = own_id
-    return answer
+    content: bytes = answer.SerializeToString()
+    return content

@@ -62,7 +62,9 @@ class Dispatcher:
         Raises:
             RefusedError: busy, if the queue is full; late, if it cannot be done by its deadline.
         """
-        self._admit(ticket, now)
+        own_s = self._admit(ticket, now)
+        if not self.waiting and self.idle_slots > 0 and not self._limits.max_delay_s:
+            return self._start((ticket,), now + own_s)
         self.waiting.put(ticket)
         return self.poll(now)
 
@@ -92,7 +94,10 @@ class Dispatcher:
                 return None
         for ticket in tickets:
             self.waiting.remove(ticket)
-        batch = Batch(tuple(tickets), now + run_s)
+        return self._start(tuple(tickets), now + run_s)
+
+    def _start(self, tickets: tuple[Ticket, ...], expected_s: float) -> Batch:
+        batch = Batch(tickets, expected_s)
         self.running[batch] = None
         return batch
 
@@ -128,7 +133,8 @@ class Dispatcher:
                 break
         return tickets, run_s
 
-    def _admit(self, ticket: Ticket, now: float) -> None:
+    def _admit(self, ticket: Ticket, now: float) -> float:
+        """How long it takes in the engine, if it may come in."""
         left_s = ticket.deadline_s - now
         if left_s <= 0:
             raise late(self._model, left_s, None)
@@ -136,12 +142,13 @@ class Dispatcher:
         if not self.waiting and self.idle_slots > 0:
             if own_s > left_s and now - self._estimate.measured_s < STALE_S:
                 raise late(self._model, left_s, own_s)
-            return
+            return own_s
         self._check_room(ticket, now, own_s)
         needed_s = self._needed_s(ticket, now, own_s)
         if needed_s > left_s:
             again_s = needed_s - left_s if own_s < left_s else None
             raise late(self._model, left_s, needed_s, again_s)
+        return own_s
 
     def _check_room(self, ticket: Ticket, now: float, own_s: float) -> None:
         most, images = self._limits.max_queue, self.waiting.images

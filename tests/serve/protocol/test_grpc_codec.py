@@ -10,9 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parnet_deploy.serve.protocol import messages
-from parnet_deploy.serve.protocol.grpc_codec import decode, encode, message_of, parse
+from parnet_deploy.serve.protocol.grpc_codec import (
+    decode,
+    encode,
+    encode_in_stream,
+    message_of,
+    parse,
+)
 from parnet_deploy.serve.protocol.refusal import RefusedError
 from parnet_deploy.serve.protocol.request import WantedOutput
+from parnet_deploy.serve.protocol.wire_format import prefix
 from tests.serve.protocol.protocol_toys import (
     FIELDS,
     Tensor,
@@ -187,7 +194,7 @@ def test_bytes_that_are_no_message(content: bytes) -> None:
 
 @given(st.lists(st.one_of(numbers(), strings()), max_size=3))
 def test_answers_are_raw(tensors: list[Tensor]) -> None:
-    content = encode(answer(*tensors, binary=False, id="7")).SerializeToString()
+    content = encode(answer(*tensors, binary=False, id="7"))
     found = messages.ModelInferResponse.FromString(content)
     assert (found.model_name, found.model_version, found.id) == ("parnet", "1", "7")
     assert list(found.raw_output_contents) == [tensor.raw for tensor in tensors]
@@ -221,3 +228,21 @@ def test_documents_become_messages() -> None:
     statistics = {"model_stats": [{"name": "parnet", "inference_stats": {"success": duration}}]}
     found = message_of(messages.ModelStatisticsResponse, statistics)
     assert found.model_stats[0].inference_stats.success.ns == 2**60
+
+
+@given(st.integers(1, 15), st.integers(0, 2**31 - 1))
+def test_what_stands_before_bytes(field: int, size: int) -> None:
+    tag, found, shift = prefix(field, size)[0], 0, 0
+    for byte in prefix(field, size)[1:]:
+        found |= (byte & 0x7F) << shift
+        shift += 7
+    assert (tag, found) == (field << 3 | 2, size)
+    assert prefix(field, size)[-1] < 0x80
+
+
+@given(st.lists(st.one_of(numbers(), strings()), max_size=3), st.text(max_size=200))
+def test_an_answer_in_a_stream(tensors: list[Tensor], own_id: str) -> None:
+    response = answer(*tensors, binary=False, id=own_id)
+    found = messages.ModelStreamInferResponse.FromString(encode_in_stream(response))
+    assert not found.error_message
+    assert found.infer_response == messages.ModelInferResponse.FromString(encode(response))
