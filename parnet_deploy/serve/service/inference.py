@@ -137,6 +137,8 @@ class InferenceService:
 
     def is_model_ready(self, name: str, version: str = "") -> bool:
         """See ``contract.Service``."""
+        if not self._hosts:
+            return False
         host = self._find(name, version)
         return host.is_ready and not self._draining
 
@@ -229,7 +231,11 @@ class InferenceService:
         return host
 
     def _unknown(self, name: str) -> RefusedError:
-        names = ", ".join(self._hosts) or "none, for the server is starting"
+        if not self._hosts:
+            return RefusedError(
+                "not-ready", "server: it is starting, and its models are not open yet. Try again."
+            )
+        names = ", ".join(self._hosts)
         return RefusedError(
             "not-found", f"model: got {name[:100]!r}, expected {names}. Correct the name."
         )

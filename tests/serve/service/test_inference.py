@@ -270,8 +270,9 @@ class TestLife:
             await asyncio.sleep(0)
             assert service.is_live()
             assert not service.is_ready()
+            assert not service.is_model_ready("toy")
             error = await refusal(service.infer(ask(image_input(X)), arrived()))
-            assert error.kind == "not-found"
+            assert error.kind == "not-ready"
             opener.gate.set()
             await start
             assert service.is_ready()
