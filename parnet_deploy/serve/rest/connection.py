@@ -71,8 +71,6 @@ class GuardedConnection(HttpToolsProtocol):
             if in_head and self._phase == "head" and self._messages <= begun:
                 self._unparsed_bytes += len(data)  # all of it is head, and the head goes on
                 self._check_head(self._unparsed_bytes)
-            if self._phase == "body":
-                self._expect_large_body()
         except httptools.HttpParserUpgrade:
             pass  # not spoken: the request is answered as if it had not asked
         except httptools.HttpParserError as error:
@@ -108,6 +106,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._unparsed_bytes = 0
         self._enter("body")
         super().on_headers_complete()
+        self.cycle.large_body = None  # type: ignore[attr-defined]
 
     def on_body(self, body: bytes) -> None:
         """Gather the body; the application is woken when it is complete, or too large."""
@@ -138,11 +137,15 @@ class GuardedConnection(HttpToolsProtocol):
                 self.cycle.message_event.set()
             self._enter("idle" if self.cycle.response_complete else "answer")
 
-    def _expect_large_body(self) -> None:
-        """Have the rest of a body received past the parser, if it is large and its length known."""
+    def _expect_large_body(self, cycle: Any) -> None:
+        """Have the rest of a body received past the parser, if it is large and its length known.
+
+        Not before the application asks for it: what it refuses unseen takes up no memory.
+        """
+        if cycle is not self.cycle or self._phase != "body" or cycle.response_complete:
+            return
         length, header_length = _announced(self.headers)
-        cycle: Any = self.cycle
-        if not _LARGE_BYTES <= length <= self.limits.body_bytes or cycle.response_complete:
+        if self.large_body is not None or not _LARGE_BYTES <= length <= self.limits.body_bytes:
             return
         body = LargeBody(length, min(header_length, length))
         body.add(cycle.body)
@@ -152,7 +155,16 @@ class GuardedConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The answer is written; the rest of a refused request's body may still be coming."""
         self._enter("idle" if self._phase == "answer" else self._phase)
+        if self.cycle.response_complete:
+            self._drop_body()
         super().on_response_complete()
+
+    def _drop_body(self) -> None:
+        """Nobody wants it any more: keep nothing of it, and of what still comes."""
+        cycle: Any = self.cycle
+        cycle.large_body, cycle.body = None, bytearray()
+        if self.large_body is not None:
+            self.large_body.discard()
 
     def pause_writing(self) -> None:
         """The client does not read."""
@@ -216,13 +228,15 @@ class GuardedConnection(HttpToolsProtocol):
             # Marked as left too, or uvicorn would find fault with what the application still says.
             cycle.response_started = cycle.response_complete = cycle.disconnected = True
             cycle.message_event.set()
+            self._drop_body()
         self.transport.write(_as_bytes(refusal_answer(error)))
         self.transport.close()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         async def receive_whole() -> Any:
+            self._expect_large_body(cycle)
             message = await cycle.receive()
-            body: LargeBody | None = getattr(cycle, "large_body", None)
+            body: LargeBody | None = cycle.large_body
             if body is not None and message["type"] == "http.request":
                 message["body"] = body.content
                 cycle.large_body = None  # the connection may stay open long after
