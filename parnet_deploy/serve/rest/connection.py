@@ -14,6 +14,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ..protocol.refusal import RefusedError
+from ..security.budget import Budget
 from ..security.limits import Limits
 from .answer import Answer, refusal_answer
 from .intake import READ_BYTES, LargeBody
@@ -28,7 +29,8 @@ Phase = Literal["new", "head", "body", "answer", "idle"]
 class GuardedConnection(HttpToolsProtocol):
     """Made by ``RestListener``, which also looks at it from time to time."""
 
-    limits = Limits()  # a listener's own are in its subclass
+    limits = Limits()  # a listener's own, like its budget, are in its subclass
+    budget = Budget(limits.all_bodies_bytes)
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -52,6 +54,8 @@ class GuardedConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the request that is being answered: nobody waits for it any more."""
         unanswered = self.cycle is not None and not self.cycle.response_complete
+        for waiting, _ in self.pipeline:
+            self._give_back(waiting)
         self.pipeline.clear()
         super().connection_lost(exc)
         if unanswered and self._task is not None:
@@ -106,13 +110,15 @@ class GuardedConnection(HttpToolsProtocol):
         self._unparsed_bytes = 0
         self._enter("body")
         super().on_headers_complete()
-        self.cycle.large_body = None  # type: ignore[attr-defined]
+        cycle: Any = self.cycle
+        cycle.large_body, cycle.taken_bytes = None, 0
 
     def on_body(self, body: bytes) -> None:
         """Gather the body; the application is woken when it is complete, or too large."""
         self._body_bytes += len(body)
         if self.cycle.response_complete:
             return
+        self._take(self.cycle, len(body))
         self.cycle.body += body
         if self._body_bytes > self.limits.body_bytes:
             self.flow.pause_reading()
@@ -142,15 +148,24 @@ class GuardedConnection(HttpToolsProtocol):
 
         Not before the application asks for it: what it refuses unseen takes up no memory.
         """
-        if cycle is not self.cycle or self._phase != "body" or cycle.response_complete:
+        if self.cycle is not cycle or self._phase != "body" or self.cycle.response_complete:
             return
         length, header_length = _announced(self.headers)
         if self.large_body is not None or not _LARGE_BYTES <= length <= self.limits.body_bytes:
             return
+        self._take(cycle, length - len(cycle.body))
         body = LargeBody(length, min(header_length, length))
         body.add(cycle.body)
         cycle.body = bytearray()
-        cycle.large_body = self.large_body = body
+        cycle.large_body = self.large_body = body  # type: ignore[attr-defined]
+
+    def _take(self, cycle: Any, count: int) -> None:
+        self.budget.take(count)
+        cycle.taken_bytes += count
+
+    def _give_back(self, cycle: Any) -> None:
+        self.budget.give_back(cycle.taken_bytes)
+        cycle.taken_bytes = 0
 
     def on_response_complete(self) -> None:
         """The answer is written; the rest of a refused request's body may still be coming."""
@@ -252,6 +267,7 @@ class GuardedConnection(HttpToolsProtocol):
 
         self._task = task = self.loop.create_task(cycle.run_asgi(run))
         task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(lambda _: self._give_back(cycle))
         self.tasks.add(task)
 
 

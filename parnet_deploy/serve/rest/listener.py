@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
+from ..security.budget import Budget
 from ..security.limits import Limits
 from .connection import GuardedConnection
 from .intake import Intake
@@ -41,7 +42,8 @@ class RestListener:
 
     async def start(self) -> None:
         """Accept connections."""
-        kind = type("Connection", (GuardedConnection,), {"limits": self._limits})
+        own = {"limits": self._limits, "budget": Budget(self._limits.all_bodies_bytes)}
+        kind = type("Connection", (GuardedConnection,), own)
         config = uvicorn.Config(
             self._app,
             http=kind,

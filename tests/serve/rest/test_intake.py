@@ -202,3 +202,56 @@ def test_a_client_that_leaves_within_a_large_body_is_forgotten(caplog) -> None:
 
     serve(body)
     assert not [r for r in caplog.records if r.levelname in ("WARNING", "ERROR")]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_bodies_of_all_connections_together_are_bounded(chunked) -> None:
+    async def body(server, service):
+        service.held.clear()
+        content, length = binary_body(LARGE)
+        headers = {"Inference_Header_Content_Length": length}
+        whole = request(INFER, content, **headers)
+        async with connected(server) as one, connected(server) as two:
+            one.send(whole)
+            await service.until(lambda s: s.entered == 1)
+            if chunked:
+                two.send(request(INFER, Transfer_Encoding="chunked", **headers))
+                two.send(b"%x\r\n" % len(content) + content + b"\r\n0\r\n\r\n")
+            else:
+                two.send(whole)
+            reply = await two.reply()
+            assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+            assert "of all clients together" in reply.error
+            service.held.set()
+            np.testing.assert_array_equal(logits_of(await one.reply()), expected(LARGE))
+            one.send(whole)
+            np.testing.assert_array_equal(logits_of(await one.reply()), expected(LARGE))
+            connection = next(iter(server._rest[0]._state.connections))
+        while server._rest[0]._state.connections:
+            await asyncio.sleep(0)
+        assert connection.budget.taken == 0
+        assert service.entered == 2
+
+    serve(body, limits=Limits(all_bodies_bytes=1_000_000))
+
+
+def test_bodies_of_clients_that_leave_are_not_counted_any_more() -> None:
+    async def body(server, service):
+        service.held.clear()
+        first = request(INFER, json_body())
+        for content in (
+            request(INFER, Content_Length="500000") + bytes(300_000),
+            first + request(INFER, json_body()),
+            first + request(INFER, Content_Length="900") + bytes(800),
+        ):
+            async with connected(server) as http:
+                connection = await connection_of(server)
+                http.send(content)
+                while not connection.budget.taken:
+                    await asyncio.sleep(0)
+            while server._rest[0]._state.connections or server._rest[0]._state.tasks:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert connection.budget.taken == 0
+
+    serve(body)
