@@ -31,6 +31,7 @@ class GuardedConnection(HttpToolsProtocol):
 
     limits = Limits()  # a listener's own, like its budget, are in its subclass
     budget = Budget(limits.all_bodies_bytes)
+    draining = False
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -50,6 +51,11 @@ class GuardedConnection(HttpToolsProtocol):
         if len(self.connections) > self.limits.connections:
             message = f"connections: got more than {self.limits.connections}. Try again later."
             self._refuse(RefusedError("busy", message))
+
+    def begin_drain(self) -> None:
+        """The answer that is awaited is the last one; what comes later sees ``draining``."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the request that is being answered: nobody waits for it any more."""
@@ -112,6 +118,7 @@ class GuardedConnection(HttpToolsProtocol):
         super().on_headers_complete()
         cycle: Any = self.cycle
         cycle.large_body, cycle.taken_bytes = None, 0
+        cycle.keep_alive = cycle.keep_alive and not self.draining
 
     def on_body(self, body: bytes) -> None:
         """Gather the body; the application is woken when it is complete, or too large."""

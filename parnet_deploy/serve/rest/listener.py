@@ -39,11 +39,12 @@ class RestListener:
         self._state = ServerState()
         self._server: asyncio.Server | None = None
         self._watch: asyncio.Task[None] | None = None
+        own = {"limits": self._limits, "budget": Budget(self._limits.all_bodies_bytes)}
+        self._kind: type[GuardedConnection] = type("Connection", (GuardedConnection,), own)
 
     async def start(self) -> None:
         """Accept connections."""
-        own = {"limits": self._limits, "budget": Budget(self._limits.all_bodies_bytes)}
-        kind = type("Connection", (GuardedConnection,), own)
+        kind = self._kind
         config = uvicorn.Config(
             self._app,
             http=kind,
@@ -67,6 +68,12 @@ class RestListener:
         )
         self._watch = loop.create_task(self._look())
 
+    def begin_drain(self) -> None:
+        """Go on, but end each connection after its next answer."""
+        self._kind.draining = True
+        for connection in self._state.connections:
+            connection.begin_drain()  # type: ignore[union-attr]
+
     def stop_accepting(self) -> None:
         """Close the socket, and the connections that wait for nothing; the others after it."""
         if self._server is not None:
@@ -75,8 +82,8 @@ class RestListener:
             connection.shutdown()
 
     async def wait_idle(self) -> None:
-        """Until every request that had come is answered."""
-        while self._state.tasks:
+        """Until every request that has come by now is answered."""
+        if self._state.tasks:
             await asyncio.wait(list(self._state.tasks))
 
     async def close(self) -> None:
