@@ -59,7 +59,7 @@ class Server:
         on_refused: OnRefused | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        self._service, self._options = service, options or ServerOptions()
+        self._service, self.options = service, options or ServerOptions()
         self._pages = dict(pages or {})
         self._shell = Shell(service, on_refused=on_refused, tracer=tracer)
         if metrics is not None:
@@ -76,7 +76,7 @@ class Server:
     @property
     def url(self) -> str | None:
         """Where REST is answered; None if it is not."""
-        scheme = "http" if self._options.tls is None else "https"
+        scheme = "http" if self.options.tls is None else "https"
         return None if self.port is None else f"{scheme}://{_host(self.address)}:{self.port}"
 
     @property
@@ -98,7 +98,7 @@ class Server:
             ServeError: An address, port or certificate cannot be used.
             ParnetDeployError: A model cannot be opened; nothing listens any more.
         """
-        options = self._options
+        options = self.options
         self.address = options.address()
         for warning in options.warnings(self.address):
             LOGGER.warning(warning)
@@ -118,7 +118,7 @@ class Server:
         Args:
             drain_s: None: as the options say.
         """
-        patience_s = self._options.drain_s if drain_s is None else drain_s
+        patience_s = self.options.drain_s if drain_s is None else drain_s
         self._service.begin_drain()
         for listener in self._rest:
             listener.begin_drain()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 
 import grpc
@@ -130,3 +131,34 @@ def test_files_that_are_none_are_refused_at_the_start(folder, tmp_path, broken, 
     changed = TlsFiles(**{**vars(good), broken: bad})
     with pytest.raises(ServeError, match=r"bad\.pem|expected a PEM"):
         serve(lambda server, service: None, tls=changed)
+
+
+def test_connections_that_never_shake_hands_count_too(folder) -> None:
+    async def body(server, service):
+        (listener,) = server._rest
+        async with connected(server) as one, connected(server) as two:
+            while len(listener._opening) < 2:
+                await asyncio.sleep(0)
+            async with connected(server) as three:
+                assert await three.ended() == b""
+            assert len(listener._opening) == 2
+            one.abort()
+            while len(listener._opening) == 2:
+                await asyncio.sleep(0)
+            async with connected(server, tls=context(folder)) as http:
+                assert (await http.ask("/v2")).status == 200
+                async with connected(server) as four:
+                    assert await four.ended() == b""
+            assert not two.reader.at_eof()
+
+    serve(body, tls=files(folder), limits=Limits(connections=2))
+
+
+def test_a_connection_that_never_shakes_hands_ends(folder) -> None:
+    async def body(server, service):
+        async with connected(server) as http:
+            assert await http.ended() == b""
+        while server._rest[0]._opening:
+            await asyncio.sleep(0)
+
+    serve(body, tls=files(folder), limits=Limits(head_s=0.05))
