@@ -81,6 +81,7 @@ class GuardedConnection(HttpToolsProtocol):
             if in_head and self._phase == "head" and self._messages <= begun:
                 self._unparsed_bytes += len(data)  # all of it is head, and the head goes on
                 self._check_head(self._unparsed_bytes)
+            self._await_application()
         except httptools.HttpParserUpgrade:
             pass  # not spoken: the request is answered as if it had not asked
         except httptools.HttpParserError as error:
@@ -117,7 +118,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._enter("body")
         super().on_headers_complete()
         cycle: Any = self.cycle
-        cycle.large_body, cycle.taken_bytes = None, 0
+        cycle.large_body, cycle.taken_bytes, cycle.is_wanted = None, 0, False
         cycle.keep_alive = cycle.keep_alive and not self.draining
 
     def on_body(self, body: bytes) -> None:
@@ -149,6 +150,12 @@ class GuardedConnection(HttpToolsProtocol):
                 self.cycle.more_body = False
                 self.cycle.message_event.set()
             self._enter("idle" if self.cycle.response_complete else "answer")
+
+    def _await_application(self) -> None:
+        """Read no more of a body before the application has asked for it, or has answered."""
+        cycle: Any = self.cycle
+        if self._phase == "body" and not (cycle.is_wanted or cycle.response_complete):
+            self.flow.pause_reading()
 
     def _expect_large_body(self, cycle: Any) -> None:
         """Have the rest of a body received past the parser, if it is large and its length known.
@@ -257,6 +264,7 @@ class GuardedConnection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         async def receive_whole() -> Any:
             self._expect_large_body(cycle)
+            cycle.is_wanted = True
             message = await cycle.receive()
             body: LargeBody | None = cycle.large_body
             if body is not None and message["type"] == "http.request":
