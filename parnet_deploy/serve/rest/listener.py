@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 from email.utils import formatdate
 from typing import Any
 
@@ -15,7 +16,8 @@ from uvicorn.server import ServerState
 from ..security.budget import Budget
 from ..security.limits import Limits
 from ..shells.logs import LOGGER
-from .connection import GuardedConnection
+from ..shells.shell import Shell
+from .connection import GuardedConnection, too_many_connections
 from .intake import Intake
 
 _LONGEST_LOOK_S = 0.5
@@ -24,6 +26,13 @@ _PAUSE_S = 0.2
 
 class RestListener:
     """Serves an ASGI application on one socket. Everything happens on the running event loop.
+
+    Args:
+        app: What answers.
+        sock: Where.
+        limits: Sizes, times and counts.
+        shell: Counts and writes down what never comes to the application; None: nobody does.
+        tls: None: plain.
 
     Owns: the socket, once started.
     """
@@ -34,15 +43,17 @@ class RestListener:
         sock: socket.socket,
         *,
         limits: Limits | None = None,
+        shell: Shell | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._limits = limits or Limits()
-        self._app, self._socket, self._tls = app, sock, tls
+        self._app, self._socket, self._tls, self._shell = app, sock, tls, shell
         self._state = ServerState()
         self._accepting: asyncio.Task[None] | None = None
         self._opening: set[asyncio.Task[None]] = set()
         self._watch: asyncio.Task[None] | None = None
-        own = {"limits": self._limits, "budget": Budget(self._limits.all_bodies_bytes)}
+        budget = Budget(self._limits.all_bodies_bytes)
+        own = {"limits": self._limits, "budget": budget, "shell": shell}
         self._kind: type[GuardedConnection] = type("Connection", (GuardedConnection,), own)
 
     async def start(self) -> None:
@@ -82,11 +93,18 @@ class RestListener:
             there = len(self._opening) + len(self._state.connections)
             if self._tls is not None and there >= self._limits.connections:
                 sock.close()  # saying why would take the handshake
+                self._count_one_too_many()
                 continue
             opening = loop.create_task(self._open(sock))
             self._opening.add(opening)
             opening.add_done_callback(self._opening.discard)
             await asyncio.sleep(0)  # the others' turn, however many are waiting
+
+    def _count_one_too_many(self) -> None:
+        if self._shell is not None:
+            error = too_many_connections(self._limits.connections)
+            request_id = self._shell.ids.take(None)
+            self._shell.refused("rest", request_id, "connection", error, time.perf_counter())
 
     async def _open(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError):  # no TLS, too slow, or gone

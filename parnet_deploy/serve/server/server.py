@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -159,7 +160,7 @@ class Server:
             )
             sock = bind(self.address, options.port, "--port")
             self.port = sock.getsockname()[1]
-            await self._add(RestListener(app, sock, limits=options.limits, tls=context))
+            await self._add(app, sock, context)
         if options.metrics_port is not None and self._metrics is not None:
             app = RestApp(
                 self._shell,
@@ -169,7 +170,7 @@ class Server:
             )
             sock = bind(LOOPBACK, options.metrics_port, "--metrics-port")
             self.metrics_port = sock.getsockname()[1]
-            await self._add(RestListener(app, sock, limits=options.limits))
+            await self._add(app, sock)
         if options.grpc_port is not None:
             self._rpc = RpcListener(
                 self._shell,
@@ -182,7 +183,11 @@ class Server:
             await self._rpc.start()
             self.grpc_port = self._rpc.port
 
-    async def _add(self, listener: RestListener) -> None:
+    async def _add(
+        self, app: RestApp, sock: socket.socket, tls: ssl.SSLContext | None = None
+    ) -> None:
+        limits = self.options.limits
+        listener = RestListener(app, sock, limits=limits, shell=self._shell, tls=tls)
         await listener.start()
         self._rest.append(listener)
 

@@ -196,6 +196,61 @@ def test_one_connection_too_many_is_503() -> None:
     serve(body, limits=Limits(connections=2))
 
 
+@pytest.mark.parametrize(
+    ("content", "kind", "what", "request_id"),
+    [
+        (b"GET\r\n\r\n", "invalid", "connection", None),
+        (b"GET / HTTP/1.1\r\nA: " + b"x" * 3000, "too-large", "connection", None),
+        (b"GET / HTTP/1.1\r\nHo", "too-slow", "connection", None),
+        (
+            request(INFER, X_Request_ID="mine", Content_Length="9") + b"{",
+            "too-slow",
+            f"POST {INFER}",
+            "mine",
+        ),
+        (
+            request(INFER, X_Request_ID="mine", Transfer_Encoding="chunked") + b"zz\r\n",
+            "invalid",
+            f"POST {INFER}",
+            "mine",
+        ),
+    ],
+)
+def test_what_the_connection_refuses_is_counted_and_written_down(
+    caplog, content, kind, what, request_id
+) -> None:
+    counted = []
+
+    async def body(server, service):
+        async with connected(server) as http:
+            http.send(content)
+            reply = await http.reply()
+            assert reply.status >= 400
+            assert await http.ended() == b""
+            (record,) = [r for r in caplog.records if hasattr(r, "fields")]
+            assert record.fields["what"] == what
+            assert record.fields["status"] == kind
+            assert record.fields["id"] == reply.headers["x-request-id"]
+            assert request_id in (None, reply.headers["x-request-id"])
+
+    limits = Limits(head_bytes=2000, head_s=QUICK_S, body_s=QUICK_S)
+    serve(body, limits=limits, on_refused=lambda *refused: counted.append(refused))
+    assert counted == [("rest", kind)]
+
+
+def test_a_connection_too_many_is_counted() -> None:
+    counted = []
+
+    async def body(server, service):
+        async with connected(server) as one, connected(server) as two:
+            assert (await one.ask(ALIVE)).status == 200
+            assert (await two.reply()).headers["x-request-id"]
+
+    limits = Limits(connections=1)
+    serve(body, limits=limits, on_refused=lambda *refused: counted.append(refused))
+    assert counted == [("rest", "busy")]
+
+
 def test_a_client_that_leaves_cancels_its_request(caplog) -> None:
     async def body(server, service):
         service.held.clear()
