@@ -112,6 +112,12 @@ class GuardedConnection(HttpToolsProtocol):
         if self._header_count > self.limits.headers:
             message = f"headers: got more than {self.limits.headers}. Send fewer."
             raise RefusedError("too-large", message)
+        if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            raise RefusedError(
+                "invalid",
+                f"Transfer-Encoding: got {value.decode('latin-1')}, expected chunked. Compress the "
+                "body, if at all, under Content-Encoding.",
+            )
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:

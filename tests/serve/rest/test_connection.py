@@ -10,6 +10,7 @@ import pytest
 from parnet_deploy.serve.rest.answer import Answer
 from parnet_deploy.serve.rest.app import Page
 from parnet_deploy.serve.security.limits import Limits
+from parnet_deploy.serve.security.token import Token
 from tests.serve.wire import INFER, connected, json_body, logits_of, request, serve
 
 QUICK_S = 0.05
@@ -33,6 +34,8 @@ async def check_alive(server) -> None:
         b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: identity\r\nContent-Length: 1\r\n\r\n{",
         b"CONNECT / HTTP/1.1\r\n\r\n",
         b"GET http://[/ HTTP/1.1\r\n\r\n",
         b"GET /\xff HTTP/1.1\r\n\r\n",
@@ -310,3 +313,27 @@ def test_small_answers_do_not_wait_for_acknowledgements() -> None:
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
     serve(body)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "status"),
+    [
+        ("Authorization", ("Bearer 0123456789abcdef", "Bearer wrong"), 401),
+        ("Authorization", ("Bearer wrong", "Bearer 0123456789abcdef"), 401),
+        ("Inference-Header-Content-Length", ("10", "12"), 400),
+        ("Content-Encoding", ("gzip", "identity"), 400),
+    ],
+)
+def test_two_headers_where_one_is_expected_are_refused(name, values, status) -> None:
+    async def body(server, service):
+        async with connected(server) as http:
+            lines = [f"POST {INFER} HTTP/1.1", "Content-Length: 2"]
+            if status != 401:
+                lines.append("Authorization: Bearer 0123456789abcdef")
+            lines += [f"{name}: {value}" for value in values]
+            http.send("\r\n".join(lines).encode() + b"\r\n\r\n{}")
+            reply = await http.reply()
+            assert (reply.status, f"got 2 of {name.lower()}" in reply.error) == (status, True)
+        assert service.entered == 0
+
+    serve(body, token=Token("0123456789abcdef"))

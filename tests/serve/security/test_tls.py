@@ -134,6 +134,8 @@ def test_files_that_are_none_are_refused_at_the_start(folder, tmp_path, broken, 
 
 
 def test_connections_that_never_shake_hands_count_too(folder) -> None:
+    counted = []
+
     async def body(server, service):
         (listener,) = server._rest
         async with connected(server) as one, connected(server) as two:
@@ -151,7 +153,9 @@ def test_connections_that_never_shake_hands_count_too(folder) -> None:
                     assert await four.ended() == b""
             assert not two.reader.at_eof()
 
-    serve(body, tls=files(folder), limits=Limits(connections=2))
+    limits = Limits(connections=2)
+    serve(body, tls=files(folder), limits=limits, on_refused=lambda *each: counted.append(each))
+    assert counted == [("rest", "busy")] * 2
 
 
 def test_a_connection_that_never_shakes_hands_ends(folder) -> None:
