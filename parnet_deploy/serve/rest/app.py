@@ -123,7 +123,7 @@ class RestApp:
                 receive,
                 request_id=request_id,
                 at_s=at_s,
-                limit=self._limits.body_bytes,
+                limits=self._limits,
             )
         if isinstance(target, Page):
             return target.make(), None

@@ -7,8 +7,10 @@ import time
 
 from ..protocol.content_encoding import choose, compress
 from ..protocol.contract import Arrival
+from ..protocol.refusal import RefusedError
 from ..protocol.request import InferResponse, Timings
 from ..protocol.rest_codec import decode_request, encode_response
+from ..security.limits import Limits
 from ..shells.shell import Shell
 from .answer import JSON, Answer, Headers, Receive
 from .body import read_body
@@ -27,7 +29,7 @@ async def infer(
     *,
     request_id: str,
     at_s: float,
-    limit: int,
+    limits: Limits,
 ) -> tuple[Answer, Timings]:
     """Read, decode, ask, encode.
 
@@ -38,8 +40,9 @@ async def infer(
         RefusedError: It cannot be answered.
         ClientGoneError: There is nobody left to answer.
     """
-    body = await read_body(receive, headers, limit=limit)
+    body = await read_body(receive, headers, limit=limits.body_bytes)
     length = headers.get(b"inference-header-content-length")
+    _check_json(len(body) if length is None or not length.isdigit() else int(length), limits)
     request = decode_request(
         model, version, body, None if length is None else length.decode("latin-1")
     )
@@ -51,6 +54,15 @@ async def infer(
         None if parent is None else parent.decode("latin-1"),
     )
     return await _encode(response, headers.get(b"accept-encoding"), at_s), response.timings
+
+
+def _check_json(size: int, limits: Limits) -> None:
+    if size > limits.json_bytes:
+        raise RefusedError(
+            "too-large",
+            f"body: got {size} bytes of JSON, expected at most {limits.json_bytes}. Send tensors "
+            "raw, behind the JSON (binary_data_size), or fewer images in one request.",
+        )
 
 
 async def _encode(response: InferResponse, accepted: bytes | None, at_s: float) -> Answer:

@@ -352,3 +352,23 @@ def test_a_long_message_is_cut() -> None:
             assert json.loads(reply.body)
 
     serve(body)
+
+
+def test_json_is_bounded_and_raw_tensors_are_not() -> None:
+    async def body(server, service):
+        small, large = json_body(), json_body(id="x" * 20_000)
+        raw, length = binary_body(np.ones((2, 3, 64, 64), np.float32))
+        assert len(small) < 10_000 < len(large) < len(raw)
+        async with connected(server) as http:
+            assert (await http.ask(INFER, small)).status == 200
+            for content, headers in (
+                (large, {}),
+                (gzip.compress(large), {"Content_Encoding": "gzip"}),
+                (large + bytes(4), {"Inference_Header_Content_Length": str(len(large))}),
+            ):
+                reply = await http.ask(INFER, content, **headers)
+                assert (reply.status, f"{len(large)} bytes of JSON" in reply.error) == (413, True)
+            reply = await http.ask(INFER, raw, Inference_Header_Content_Length=length)
+            assert reply.status == 200
+
+    serve(body, limits=Limits(json_bytes=10_000))
