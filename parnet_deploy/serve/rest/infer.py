@@ -16,6 +16,7 @@ from .answer import JSON, Answer, Headers, Receive
 from .body import read_body
 
 _BINARY = (b"content-type", b"application/octet-stream")
+_DIGITS = 12
 _LEAST_TO_COMPRESS = 256
 _INLINE_BYTES = 64 * 1024  # compressed on the event loop if it is not more than this
 
@@ -42,7 +43,7 @@ async def infer(
     """
     body = await read_body(receive, headers, limit=limits.body_bytes)
     length = headers.get(b"inference-header-content-length")
-    _check_json(len(body) if length is None or not length.isdigit() else int(length), limits)
+    _check_json(len(body), length, limits)
     request = decode_request(
         model, version, body, None if length is None else length.decode("latin-1")
     )
@@ -56,7 +57,9 @@ async def infer(
     return await _encode(response, headers.get(b"accept-encoding"), at_s), response.timings
 
 
-def _check_json(size: int, limits: Limits) -> None:
+def _check_json(size: int, length: bytes | None, limits: Limits) -> None:
+    if length is not None and length.isdigit() and len(length) <= _DIGITS:
+        size = min(size, int(length))  # where it is more, or no number, the codec refuses it
     if size > limits.json_bytes:
         raise RefusedError(
             "too-large",

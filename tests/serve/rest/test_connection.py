@@ -34,8 +34,6 @@ async def check_alive(server) -> None:
         b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-        b"POST / HTTP/1.1\r\nTransfer-Encoding: identity\r\nContent-Length: 1\r\n\r\n{",
         b"CONNECT / HTTP/1.1\r\n\r\n",
         b"GET http://[/ HTTP/1.1\r\n\r\n",
         b"GET /\xff HTTP/1.1\r\n\r\n",
@@ -53,6 +51,19 @@ def test_what_is_no_http_is_400_and_ends_the_connection(garbage) -> None:
                 assert reply.headers["connection"] == "close"
                 assert await http.ended() == b""
         await check_alive(server)
+
+    serve(body)
+
+
+@pytest.mark.parametrize("said", ["gzip, chunked", "identity", "chunked, chunked", "x"])
+def test_transfer_encodings_other_than_chunked_are_400(said) -> None:
+    async def body(server, service):
+        async with connected(server) as http:
+            http.send(request(INFER, Transfer_Encoding=said) + b"2\r\n{}\r\n0\r\n\r\n")
+            reply = await http.reply()
+            assert (reply.status, "Transfer-Encoding: got" in reply.error) == (400, True)
+            assert await http.ended() == b""
+        assert service.entered == 0
 
     serve(body)
 
