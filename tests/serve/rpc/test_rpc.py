@@ -14,6 +14,7 @@ from parnet_deploy.serve.protocol import messages
 from parnet_deploy.serve.protocol.refusal import CODES, RefusedError
 from parnet_deploy.serve.security.limits import Limits
 from tests.serve import wire
+from tests.serve.fuzz import http2
 from tests.serve.wire import IMAGE, expected
 
 OPEN = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
@@ -74,6 +75,22 @@ def infer_request(image: np.ndarray = IMAGE, **more):
 def logits_of(response) -> np.ndarray:
     (output,) = response.outputs
     return np.frombuffer(response.raw_output_contents[0], np.float32).reshape(output.shape)
+
+
+async def raw(server, *pieces: bytes) -> bytes:
+    """Send frames on a connection of its own; what came until the call, or all, was ended."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.grpc_port)
+    writer.write(http2.opening() + b"".join(pieces))
+    data = b""
+    while not any(
+        kind == http2.GOAWAY or (kind == http2.HEADERS and flags & http2.END_STREAM)
+        for kind, flags, _, _ in http2.frames(data)
+    ):
+        got = await reader.read(1 << 16)
+        assert got, data
+        data += got
+    writer.close()
+    return data
 
 
 async def refusal(call) -> tuple[str, str]:
@@ -208,6 +225,16 @@ def test_unknown_names_are_not_found_and_unknown_methods_unimplemented() -> None
             assert (await refusal(call))[0] == "UNIMPLEMENTED"
 
     serve(body)
+
+
+def test_a_path_that_is_not_utf8_harms_nobody_else(caplog) -> None:
+    async def body(server, service):
+        await raw(server, http2.call("/a\x80"), http2.frame(http2.DATA, 1, 1, http2.message(b"")))
+        async with client_of(server) as client:
+            assert (await client.call("ServerLive")).live
+        assert not [r for r in caplog.records if r.name == "parnet_deploy.serve"]
+
+    wire.serve(body, port=None, grpc_port=0)
 
 
 def test_a_message_over_the_limit_is_refused_also_when_compressed() -> None:
