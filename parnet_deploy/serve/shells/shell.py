@@ -83,6 +83,10 @@ class Shell:
             self._on_refused(wire, error.kind)
         self._log.refused(wire, request_id, what, error, time.perf_counter() - at_s)
 
+    def flush(self) -> None:
+        """Write down what is not yet; called last."""
+        self._log.flush()
+
     def broke(self, wire: Wire, request_id: str, what: str, at_s: float) -> str:
         """A bug; called where the exception is handled. What to tell the client."""
         if self._on_refused is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 
@@ -10,6 +11,8 @@ import pytest
 from parnet_deploy.serve.protocol.refusal import RefusedError
 from parnet_deploy.serve.protocol.request import Timings
 from parnet_deploy.serve.shells.logs import LOGGER, JsonFormatter, RequestLog, TextFormatter
+from tests.serve import wire
+from tests.serve.wire import connected
 
 
 def make_record(log_something, caplog, level=logging.INFO):
@@ -61,11 +64,54 @@ def test_an_overload_does_not_flood_the_log(caplog) -> None:
         log.refused("rest", "a", "X", busy, 0.0)
     log.refused("rest", "a", "X", late, 0.0)
     assert [r.fields["status"] for r in caplog.records] == ["busy"] * 10 + ["late"]
+    caplog.clear()
     now[0] += 1.0
+    log.answered("rest", "a", "X", None, 0.0)
+    (record,) = caplog.records
+    assert record.getMessage() == "990 more refusals: busy"
+    assert record.fields == {"status": "busy", "left_out": 990}
     log.refused("rest", "a", "X", busy, 0.0)
-    assert caplog.records[-1].fields["left_out"] == 990
-    log.refused("rest", "a", "X", busy, 0.0)
-    assert "left_out" not in caplog.records[-1].fields
+    log.flush()
+    assert len(caplog.records) == 2
+
+
+def test_what_was_left_out_is_told_though_nothing_comes_after(caplog) -> None:
+    log = RequestLog(clock=lambda: 100.0)
+
+    async def flood() -> None:
+        loop = asyncio.get_running_loop()
+        delays = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                loop, "call_later", lambda s, told: (delays.append(s), loop.call_soon(told))[1]
+            )
+            for _ in range(15):
+                log.refused("rest", "a", "X", RefusedError("busy", "no."), 0.0)
+        await asyncio.sleep(0)
+        assert delays == [1.0]
+
+    asyncio.run(flood())
+    assert caplog.records[-1].getMessage() == "5 more refusals: busy"
+
+
+def test_the_end_of_the_server_tells_what_was_left_out(caplog) -> None:
+    async def body(server, service):
+        async with connected(server) as http:
+            for _ in range(12):
+                assert (await http.ask("/none")).status == 404
+
+    wire.serve(body, port=0, grpc_port=None)
+    assert sum(r.getMessage() == "request" for r in caplog.records) in range(10, 13)
+    left_out = sum(getattr(r, "fields", {}).get("left_out", 0) for r in caplog.records)
+    assert sum(r.getMessage() == "request" for r in caplog.records) + left_out == 12
+
+
+def test_who_wants_every_request_gets_every_refusal(caplog) -> None:
+    caplog.set_level(logging.INFO, LOGGER.name)
+    log = RequestLog(clock=lambda: 100.0)
+    for _ in range(50):
+        log.refused("rest", "a", "X", RefusedError("busy", "no."), 0.0)
+    assert len(caplog.records) == 50
 
 
 def test_a_bug_has_its_traceback_in_both_forms(caplog) -> None:
