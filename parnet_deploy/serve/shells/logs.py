@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from ..protocol.contract import Wire
@@ -35,14 +36,24 @@ class RequestLog:
         self._timer: asyncio.TimerHandle | None = None
 
     def answered(
-        self, wire: Wire, request_id: str, what: str, timings: Timings | None, total_s: float
+        self,
+        wire: Wire,
+        request_id: str,
+        what: str,
+        timings: Timings | None,
+        total_s: float,
+        *,
+        peer: str = "",
     ) -> None:
-        """A request was answered. ``what``: method and path, or the rpc."""
+        """A request was answered.
+
+        ``what``: method and path, or the rpc; ``peer``: the client's address, as ``peer_of``.
+        """
         if self._left_out:
             self._turn()
         if not self._logger.isEnabledFor(logging.INFO):
             return
-        fields: dict[str, Any] = {"wire": wire, "id": request_id, "what": what, "status": "ok"}
+        fields = _fields(wire, request_id, what, "ok", peer)
         if timings is not None:
             fields |= {"batch": timings.batch}
             for name in ("prepare", "queue", "infer"):
@@ -50,7 +61,14 @@ class RequestLog:
         self._write(logging.INFO, fields, total_s)
 
     def refused(
-        self, wire: Wire, request_id: str, what: str, error: RefusedError, total_s: float
+        self,
+        wire: Wire,
+        request_id: str,
+        what: str,
+        error: RefusedError,
+        total_s: float,
+        *,
+        peer: str = "",
     ) -> None:
         """A request was refused, whoever is to blame."""
         reason = error.kind
@@ -61,13 +79,15 @@ class RequestLog:
             self._left_out[reason] = self._left_out.get(reason, 0) + 1
             self._tell_later()
             return
-        fields: dict[str, Any] = {"wire": wire, "id": request_id, "what": what, "status": reason}
+        fields = _fields(wire, request_id, what, reason, peer)
         self._write(logging.WARNING, {**fields, "error": str(error)}, total_s)
 
-    def broke(self, wire: Wire, request_id: str, what: str, total_s: float) -> None:
+    def broke(
+        self, wire: Wire, request_id: str, what: str, total_s: float, *, peer: str = ""
+    ) -> None:
         """A bug; called where the exception is handled, for its traceback."""
         self._turn()
-        fields = {"wire": wire, "id": request_id, "what": what, "status": "bug"}
+        fields = _fields(wire, request_id, what, "bug", peer)
         self._write(logging.ERROR, fields, total_s, trace=True)
 
     def flush(self) -> None:
@@ -102,13 +122,27 @@ class RequestLog:
         self._logger.log(level, "request", exc_info=trace, extra={"fields": fields})
 
 
+def peer_of(client: tuple[str, int] | list[Any] | None) -> str:
+    """A client's address and port, as ASGI gives them, in one word; empty if there is none."""
+    if not client:
+        return ""
+    host, port = client
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _fields(wire: Wire, request_id: str, what: str, status: str, peer: str) -> dict[str, Any]:
+    fields = {"wire": wire, "id": request_id, "peer": peer, "what": what, "status": status}
+    return {name: value for name, value in fields.items() if value}
+
+
 class TextFormatter(logging.Formatter):
-    """For people: ``request wire=rest id=... status=ok total_ms=1.2``."""
+    """For people: ``2026-01-31T12:00:00.123+00:00 request wire=rest id=... total_ms=1.2``."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """One line, whatever a client sent."""
         fields = getattr(record, "fields", {})
-        parts = [record.getMessage(), *(f"{name}={value}" for name, value in fields.items())]
+        at = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
+        parts = [at, record.getMessage(), *(f"{name}={value}" for name, value in fields.items())]
         return "".join(c if c.isprintable() else "?" for c in " ".join(parts))
 
 

@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
+from datetime import datetime
 
+import grpc
+import grpc.aio
 import pytest
 
 from parnet_deploy.serve.protocol.refusal import RefusedError
 from parnet_deploy.serve.protocol.request import Timings
-from parnet_deploy.serve.shells.logs import LOGGER, JsonFormatter, RequestLog, TextFormatter
+from parnet_deploy.serve.shells.logs import (
+    LOGGER,
+    JsonFormatter,
+    RequestLog,
+    TextFormatter,
+    peer_of,
+)
 from tests.serve import wire
 from tests.serve.wire import connected
 
@@ -24,10 +34,13 @@ def make_record(log_something, caplog, level=logging.INFO):
 
 def test_an_answer_with_where_its_time_went(caplog) -> None:
     timings = Timings(prepare_s=0.001, queue_s=0.0025, infer_s=0.0101, batch=3)
-    record = make_record(lambda log: log.answered("grpc", "a-1", "X", timings, 0.02), caplog)
+    record = make_record(
+        lambda log: log.answered("grpc", "a-1", "X", timings, 0.02, peer="a:1"), caplog
+    )
     assert record.fields == {
         "wire": "grpc",
         "id": "a-1",
+        "peer": "a:1",
         "what": "X",
         "status": "ok",
         "batch": 3,
@@ -39,6 +52,36 @@ def test_an_answer_with_where_its_time_went(caplog) -> None:
     document = json.loads(JsonFormatter().format(record))
     assert document.items() >= {"level": "info", "message": "request", **record.fields}.items()
     assert " queue_ms=2.5 infer_ms=10.1 " in TextFormatter().format(record)
+
+
+def test_a_line_for_people_says_when(caplog) -> None:
+    record = make_record(lambda log: log.answered("rest", "a", "X", None, 0.0), caplog)
+    at = datetime.fromisoformat(TextFormatter().format(record).split()[0])
+    assert at.timestamp() == pytest.approx(record.created, abs=0.002)
+
+
+def test_the_address_of_a_client_in_one_word() -> None:
+    assert peer_of(("127.0.0.1", 80)) == "127.0.0.1:80"
+    assert peer_of(("::1", 80)) == "[::1]:80"
+    assert peer_of(None) == ""
+
+
+def test_both_wires_write_down_who_asked(caplog) -> None:
+    caplog.set_level(logging.INFO, LOGGER.name)
+
+    async def body(server, service):
+        async with connected(server) as http:
+            await http.ask("/v2")
+            await http.ask("/none")
+        async with grpc.aio.insecure_channel(server.grpc_target) as channel:
+            await channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"")
+            with pytest.raises(grpc.aio.AioRpcError):
+                await channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(b"\xff")
+
+    wire.serve(body, port=0, grpc_port=0)
+    fields = [r.fields for r in caplog.records if r.getMessage() == "request"]
+    assert [f["wire"] for f in fields] == ["rest", "rest", "grpc", "grpc"]
+    assert all(re.fullmatch(r"127\.0\.0\.1:\d+", f["peer"]) for f in fields), fields
 
 
 def test_answers_are_not_even_put_together_if_nobody_reads_them(caplog) -> None:
