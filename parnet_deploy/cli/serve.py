@@ -131,9 +131,10 @@ def command(
     that are refused.
     """
     from ..doctor.findings import examine
-    from ..serve.server.grpc_threads import read_in_poller
+    from ..serve.server.grpc_threads import keep_quiet, read_in_poller
 
     read_in_poller()
+    keep_quiet()
     with needs("serve"):
         from ..serve.model.options import ModelOptions
         from ..serve.server.deployments import DeploymentServer
@@ -182,9 +183,11 @@ def command(
         made.append(DeploymentServer(models, options, service_options, tracer=tracer))
         return made[0]
 
-    async def reload() -> None:
-        for name in await made[0].reload():
+    async def reload() -> list[str]:
+        changed = await made[0].reload()
+        for name in changed:
             common.output.note(f"{name}: the deployment of now answers")
+        return changed
 
     drained = serve_until_stopped(
         make_server,

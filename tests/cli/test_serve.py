@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.serve.security.certificates import make_authority, make_certificate
 from tests.serve.service_toys import SIDE, publish
 from tests.serve.wire import HANG_S
 
@@ -152,6 +153,19 @@ def test_the_token_of_a_file_or_the_environment(toy: Path, workplace: Path, star
         code, errors = served.stop()
         assert (code, SECRET in errors) == (0, False)
         assert said == ("chmod 600" in errors)
+
+
+def test_grpc_itself_writes_nothing(toy: Path, workplace: Path, start: Start) -> None:
+    make_certificate(workplace, "server", make_authority(workplace, "ours"))
+    served = start("--tls-cert", "server.pem", "--tls-key", "server.key")
+    port = int(served.ready["grpc"].rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as plain:
+        plain.sendall(b"no TLS at all" * 10)
+        while plain.recv(1000):
+            pass
+    code, errors = served.stop()
+    assert code == 0
+    assert "handshak" not in errors.lower()
 
 
 def test_sighup_takes_a_changed_deployment(toy: Path, start: Start) -> None:

@@ -54,6 +54,11 @@ class Call:
         """What the client sent along."""
         return self._context.invocation_metadata()
 
+    def peer(self) -> str:
+        """Who asked Ray's proxy."""
+        found: str = self._context.peer()
+        return found
+
     def time_remaining(self) -> None:
         """Ray does not pass the deadline on; its proxy cancels the call when it is over."""
         return None

@@ -60,6 +60,7 @@ def _replace(plan: Plan, make_plan: Callable[[], Plan]) -> Plan:
     try:
         now = make_plan()
         if now == plan:
+            _LOG.warning("reload: nothing has changed on disk; what was served goes on")
             return plan
         deploy(now)
     except ParnetDeployError as error:

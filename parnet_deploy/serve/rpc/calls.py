@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import grpc
 
@@ -27,6 +28,7 @@ class _Caller(NamedTuple):
     """What the metadata of a call says, and when it came."""
 
     id: str
+    peer: str
     traceparent: str | None
     at_s: float
 
@@ -83,15 +85,15 @@ class Calls:
         try:
             content, response = await answer(caller)
         except RefusedError as error:
-            self._shell.refused("grpc", request_id, rpc, error, at_s)
+            self._shell.refused("grpc", request_id, rpc, error, at_s, peer=caller.peer)
             await abort(context, error, metadata)
         except Exception:
-            text = self._shell.broke("grpc", request_id, rpc, at_s)
+            text = self._shell.broke("grpc", request_id, rpc, at_s, peer=caller.peer)
             await context.abort(grpc.StatusCode.INTERNAL, text, metadata)
             raise AssertionError("abort returned") from None
         context.set_trailing_metadata(metadata)
         timings = None if response is None else response.timings
-        self._shell.answered("grpc", request_id, rpc, timings, at_s)
+        self._shell.answered("grpc", request_id, rpc, timings, at_s, peer=caller.peer)
         return content
 
     async def stream(self, requests: Any, context: Any) -> None:
@@ -139,13 +141,15 @@ class Calls:
             )
             serialized = encode_in_stream(response)
         except RefusedError as error:
-            self._shell.refused("grpc", request_id, _STREAM, error, at_s)
+            self._shell.refused("grpc", request_id, _STREAM, error, at_s, peer=caller.peer)
             serialized = _stream_refusal(details(error), id_of(content))
         except Exception:
-            text = self._shell.broke("grpc", request_id, _STREAM, at_s)
+            text = self._shell.broke("grpc", request_id, _STREAM, at_s, peer=caller.peer)
             serialized = _stream_refusal(text, id_of(content))
         else:
-            self._shell.answered("grpc", request_id, _STREAM, response.timings, at_s)
+            self._shell.answered(
+                "grpc", request_id, _STREAM, response.timings, at_s, peer=caller.peer
+            )
         return serialized
 
     def _caller(self, context: Any) -> _Caller:
@@ -153,6 +157,7 @@ class Calls:
         parent = sent.get("traceparent")
         return _Caller(
             id=self._shell.ids.take(sent.get("x-request-id")),
+            peer=unquote(context.peer()).partition(":")[2],  # after the family
             traceparent=parent if isinstance(parent, str) else None,
             at_s=time.perf_counter(),
         )

@@ -1,10 +1,11 @@
-"""How gRPC reads its sockets, which it decides when it is first imported."""
+"""How gRPC reads its sockets and what it says, which it decides when it is first imported."""
 
 from __future__ import annotations
 
 import os
 
 _VARIABLE = "GRPC_EXPERIMENTS"
+_VERBOSITY = "GRPC_VERBOSITY"
 _WANTED = "-event_engine_listener"
 
 
@@ -17,3 +18,11 @@ def read_in_poller() -> None:
     variable is set. For a process that does nothing but serve.
     """
     os.environ.setdefault(_VARIABLE, _WANTED)
+
+
+def keep_quiet() -> None:
+    """Let gRPC's C core write nothing on stderr: what it would say, the server's own log says.
+
+    Does nothing if gRPC is imported already, or if the variable is set.
+    """
+    os.environ.setdefault(_VERBOSITY, "NONE")

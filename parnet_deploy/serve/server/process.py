@@ -13,8 +13,8 @@ from ..shells.logs import LOGGER
 from .memory import keep_freed_memory, spare_collector
 from .server import Server
 
-Reload = Callable[[], Awaitable[None]]
-"""Takes what is on disk now into service, if it is another one."""
+Reload = Callable[[], Awaitable[list[str]]]
+"""Takes what is on disk now into service, if it is another one; the names of what it took."""
 
 
 def serve_until_stopped(
@@ -26,7 +26,8 @@ def serve_until_stopped(
 ) -> bool:
     """Serve until SIGTERM or SIGINT; then drain. A second signal ends it at once.
 
-    SIGHUP, and every ``watch_s`` seconds, calls ``reload``; if that fails, what was served goes on.
+    SIGHUP, and every ``watch_s`` seconds, calls ``reload``; if that fails, what was served goes on,
+    and the log says so, of failures that watching meets again and again once.
     To be called in the main thread. The event loop is uvloop's where that is installed.
 
     Args:
@@ -57,6 +58,7 @@ class _Process:
         self._reload_models, self._watch_s = reload, watch_s
         self._stop, self._at_once = asyncio.Event(), asyncio.Event()
         self._changed = asyncio.Event()
+        self._told = ""  # of a reload that failed
 
     async def run(self) -> bool:
         loop = asyncio.get_running_loop()
@@ -87,13 +89,24 @@ class _Process:
         while self._reload_models is not None:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), self._watch_s)
+            asked = self._changed.is_set()
             self._changed.clear()
             try:
-                await self._reload_models()
-            except ParnetDeployError as error:
-                LOGGER.error("reload: what was served goes on; %s", error)
-            except Exception:
-                LOGGER.exception("reload: what was served goes on")
+                taken = await self._reload_models()
+            except Exception as error:
+                self._tell(error, asked=asked)
+            else:
+                self._told = ""
+                if asked and not taken:
+                    LOGGER.warning("reload: nothing has changed on disk; what was served goes on")
+
+    def _tell(self, error: Exception, *, asked: bool) -> None:
+        """Write down why a reload failed; one that nobody asked for only if the reason is new."""
+        text = repr(error)
+        if asked or text != self._told:
+            trace = not isinstance(error, ParnetDeployError)
+            LOGGER.error("reload: what was served goes on; %s", error, exc_info=trace)
+        self._told = text
 
 
 async def _unless(event: asyncio.Event, work: Awaitable[None]) -> bool:

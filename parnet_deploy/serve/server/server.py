@@ -130,6 +130,7 @@ class Server:
         self._rest = []
         for task in late:
             task.cancel()
+        self._shell.flush()
         for task in done:
             task.result()
 
