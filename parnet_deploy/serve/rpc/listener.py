@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -14,6 +17,7 @@ from ..protocol.refusal import RefusedError
 from ..security.limits import Limits
 from ..security.tls import TlsFiles
 from ..security.token import Token
+from ..shells.logs import LOGGER
 from ..shells.shell import Shell
 from .calls import Calls
 from .documents import DOCUMENTS, OPEN
@@ -26,6 +30,10 @@ _UNAUTHENTICATED = RefusedError(
     "Ask whoever runs the server.",
 )
 _UNKNOWN = RefusedError("not-offered", "method: got one that is not in the protocol.")
+
+
+_LOOK_S = 1.0  # how often it is looked whether the server still runs
+_PAUSES_S = (0.0, 0.1, 1.0, 5.0)  # before each attempt at opening it anew
 
 
 class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -76,6 +84,9 @@ def _health(service: Service) -> Any:
 class RpcListener:
     """Serves gRPC on one address. Everything happens on the running event loop.
 
+    A server of gRPC's that ends without having been told to (an error in its loop that accepts
+    calls) is replaced by another on the same port.
+
     Args:
         shell: What answers, and what counts and writes down.
         address: Resolved, as numbers.
@@ -83,6 +94,7 @@ class RpcListener:
         token: What clients must know; None: nothing.
         limits: Sizes, times and counts.
         tls: None: plain.
+        on_lost: Called once if gRPC's server ended and the port could not be had again.
     """
 
     def __init__(
@@ -94,12 +106,14 @@ class RpcListener:
         token: Token | None = None,
         limits: Limits | None = None,
         tls: TlsFiles | None = None,
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
         limits = limits or Limits()
         self._address, self.port, self._tls = address, port, tls
-        self._server = grpc.aio.server(options=_options(limits))
-        handlers = Handlers(shell, token, limits)
-        self._server.add_generic_rpc_handlers((handlers,))
+        self._options, self._on_lost = _options(limits), on_lost
+        self._handlers = Handlers(shell, token, limits)
+        self._server: Any = None
+        self._keeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Accept calls.
@@ -107,23 +121,61 @@ class RpcListener:
         Raises:
             ServeError: The port cannot be had, or the certificate cannot be used.
         """
+        await self._open()
+        self._keeping = asyncio.create_task(self._keep())
+
+    async def close(self, grace_s: float) -> None:
+        """Accept no more, let calls finish for so long, and end the rest."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait({self._keeping})
+        if self._server is not None:
+            await self._server.stop(grace_s)
+
+    async def _open(self) -> None:
         host = f"[{self._address}]" if ":" in self._address else self._address
         where = f"{host}:{self.port}"
+        self._server = server = grpc.aio.server(options=self._options)
+        server.add_generic_rpc_handlers((self._handlers,))
         try:
             if self._tls is None:
-                self.port = self._server.add_insecure_port(where)
+                self.port = server.add_insecure_port(where)
             else:
-                self.port = self._server.add_secure_port(where, _credentials(self._tls))
+                self.port = server.add_secure_port(where, _credentials(self._tls))
         except RuntimeError as error:
             raise ServeError(
                 f"port {where}: got an error when it was opened for gRPC, expected a free port. "
                 "Choose another with --grpc-port, 0 for any, or stop what uses it."
             ) from error
-        await self._server.start()
+        await server.start()
 
-    async def close(self, grace_s: float) -> None:
-        """Accept no more, let calls finish for so long, and end the rest."""
-        await self._server.stop(grace_s)
+    async def _keep(self) -> None:
+        """Replace each server that ends, until cancelled."""
+        while True:
+            try:
+                if await self._server.wait_for_termination(_LOOK_S):
+                    continue  # it runs
+                cause = "without an error"
+            except Exception as error:
+                cause = type(error).__name__
+            LOGGER.error("gRPC: its server ended by itself (%s); opening it again", cause)
+            with contextlib.suppress(Exception):  # what ended it may be raised once more
+                await self._server.stop(None)
+            if not await self._open_again():
+                return
+
+    async def _open_again(self) -> bool:
+        for pause_s in _PAUSES_S:
+            await asyncio.sleep(pause_s)
+            try:
+                await self._open()
+            except ServeError as error:
+                LOGGER.error("gRPC: %s", error)
+            else:
+                return True
+        if self._on_lost is not None:
+            self._on_lost()
+        return False
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:

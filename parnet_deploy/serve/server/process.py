@@ -8,7 +8,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 
-from ...errors import ParnetDeployError
+from ...errors import ParnetDeployError, ServeError
 from ..shells.logs import LOGGER
 from .memory import keep_freed_memory, spare_collector
 from .server import Server
@@ -39,7 +39,7 @@ def serve_until_stopped(
     Returns: Whether it had time to drain.
 
     Raises:
-        ParnetDeployError: The server cannot start.
+        ParnetDeployError: The server cannot start, or lost one of its ports for good.
     """
     keep_freed_memory()
     run = _event_loop_runner()
@@ -72,10 +72,17 @@ class _Process:
         spare_collector()
         self._on_ready(server)
         reloading = asyncio.ensure_future(self._reload_forever())
-        await self._stop.wait()
+        await _unless(self._stop, server.lost.wait())
+        self._stop.set()
         reloading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await reloading
+        drained = await self._end(server)
+        if server.lost.is_set():
+            raise ServeError("server: got a port that broke for good, see the log. Start it again.")
+        return drained
+
+    async def _end(self, server: Server) -> bool:
         LOGGER.info("stopping: no new requests; another signal ends it at once")
         if await _unless(self._at_once, server.close()):
             return True
@@ -109,7 +116,7 @@ class _Process:
         self._told = text
 
 
-async def _unless(event: asyncio.Event, work: Awaitable[None]) -> bool:
+async def _unless(event: asyncio.Event, work: Awaitable[object]) -> bool:
     """Do the work; whether it was done before the event came, which cancels it."""
     task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
     await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)

@@ -46,6 +46,8 @@ class Server:
     Touches no signals: ``server.process`` does. Until the models are open, health says
     "live" and "not ready".
 
+    ``lost``: set if a wire broke for good; it is not ready any more and should be closed.
+
     Owns: the service, which it closes, and the sockets.
     """
 
@@ -68,6 +70,7 @@ class Server:
             self._metrics = None
         self._rest: list[RestListener] = []
         self._rpc: RpcListener | None = None
+        self.lost = asyncio.Event()
         self.address = ""
         self.port: int | None = None
         self.grpc_port: int | None = None
@@ -167,9 +170,14 @@ class Server:
                 token=options.token,
                 limits=options.limits,
                 tls=options.tls,
+                on_lost=self._on_lost,
             )
             await self._rpc.start()
             self.grpc_port = self._rpc.port
+
+    def _on_lost(self) -> None:
+        self._service.begin_drain()
+        self.lost.set()
 
     async def _add(self, listener: RestListener) -> None:
         await listener.start()

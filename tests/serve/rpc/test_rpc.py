@@ -10,9 +10,14 @@ import grpc.aio
 import numpy as np
 import pytest
 
+from parnet_deploy.errors import ServeError
 from parnet_deploy.serve.protocol import messages
 from parnet_deploy.serve.protocol.refusal import CODES, RefusedError
+from parnet_deploy.serve.rpc import listener
 from parnet_deploy.serve.security.limits import Limits
+from parnet_deploy.serve.server import process
+from parnet_deploy.serve.server.options import ServerOptions
+from parnet_deploy.serve.server.server import Server
 from tests.serve import wire
 from tests.serve.fuzz import http2
 from tests.serve.wire import IMAGE, expected
@@ -373,3 +378,51 @@ def test_draining_lets_calls_finish_and_takes_no_more() -> None:
             assert (await refusal(client.call("ServerLive")))[0] == "UNAVAILABLE"
 
     wire.serve(body, port=None, grpc_port=0)
+
+
+def test_a_server_that_ends_behind_our_back_is_replaced_on_the_same_port(caplog) -> None:
+    async def body(server, service):
+        for _ in range(2):
+            await server._rpc._server.stop(None)
+            async with client_of(server) as client:
+                assert (await client.call("ServerLive", wait_for_ready=True)).live
+        assert server._rpc.port == server.grpc_port
+        assert not server.lost.is_set()
+
+    wire.serve(body, port=None, grpc_port=0)
+    found = [r for r in caplog.records if r.name == "parnet_deploy.serve"]
+    assert [(r.levelname, "ended by itself" in r.message) for r in found] == [("ERROR", True)] * 2
+
+
+async def break_for_good(server, monkeypatch) -> None:
+    """gRPC's server ends, and its port cannot be had again."""
+
+    async def fail() -> None:
+        raise ServeError("port: got one in use.")
+
+    monkeypatch.setattr(listener, "_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(server._rpc, "_open", fail)
+    await server._rpc._server.stop(None)
+
+
+def test_a_port_that_cannot_be_had_again_makes_it_not_ready(caplog, monkeypatch) -> None:
+    async def body(server, service):
+        await break_for_good(server, monkeypatch)
+        await server.lost.wait()
+        assert not service.ready
+
+    wire.serve(body, port=None, grpc_port=0)
+    assert sum("got one in use" in r.message for r in caplog.records) == 2
+
+
+def test_a_process_that_lost_its_port_ends_with_an_error(monkeypatch) -> None:
+    monkeypatch.setattr(process, "keep_freed_memory", lambda: True)
+    service, breaking = wire.FakeService(), []
+
+    def on_ready(server) -> None:
+        breaking.append(asyncio.ensure_future(break_for_good(server, monkeypatch)))
+
+    options = ServerOptions(port=None, grpc_port=0)
+    with pytest.raises(ServeError, match="broke for good"):
+        process.serve_until_stopped(lambda: Server(service, options), on_ready=on_ready)
+    assert service.closed
