@@ -152,6 +152,7 @@ def command(
         ray.check(options)
     names: Sequence[str | None] = deployments or (None,)
     directories = [common.find(name) for name in names]
+    _check_names(directories)
     for directory in directories:
         if plan is None:
             ensure_built(directory, common.output, backend=backend)
@@ -196,6 +197,28 @@ def command(
         watch_s=watch,
     )
     _end(common, drained=drained)
+
+
+def _check_names(directories: Sequence[Path]) -> None:
+    """Refuse two of one name before anything is built.
+
+    Raises:
+        SpecError: A name is there twice.
+    """
+    from ..errors import SpecError
+
+    found: dict[str, Path] = {}
+    for directory in directories:
+        name = directory.resolve().name
+        first = found.setdefault(name, directory)
+        if first is directory:
+            continue
+        if first.resolve() == directory.resolve():
+            raise SpecError(f"models: got {directory} twice, expected it once. Leave one out.")
+        raise SpecError(
+            f"models: got {first} and {directory}, both named {name}, expected different names. "
+            "Rename one directory."
+        )
 
 
 def _end(common: Common, *, drained: bool) -> None:

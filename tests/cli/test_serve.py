@@ -187,6 +187,7 @@ def test_sighup_takes_a_changed_deployment(toy: Path, start: Start) -> None:
     [
         (["--host", "0.0.0.0"], 1, "neither a token nor TLS"),
         (["--host", "no.such.host.invalid"], 1, "got a name that is not known"),
+        (["--host", "192.0.2.1", "--insecure"], 1, "host 192.0.2.1: got Cannot assign"),
         (["--port", "7000", "--grpc-port", "7000"], 1, "expected different ones"),
         (["--no-rest", "--no-grpc"], 1, "neither REST nor gRPC"),
         (["--token-file", "none"], 1, "token file none: got No such file"),
@@ -197,14 +198,17 @@ def test_sighup_takes_a_changed_deployment(toy: Path, start: Start) -> None:
             1,
             "certificate cert.pem: got No such",
         ),
-        (["--plan", "none"], 1, "none"),
+        (["--plan", "none"], 1, "got only (onnxruntime), expected plan none. Take one of those"),
+        (["--backend", "onnx"], 1, "error: backend: got 'onnx', expected one of"),
+        (["./engines/toy", "./other/toy"], 1, "engines/toy and other/toy, both named toy"),
         (["--backend", "tensorrt", "--plan", "only"], 1, "only"),
         (["nothing"], 1, "nothing"),
-        (["toy", "toy"], 1, "got toy twice"),
+        (["toy", "toy"], 1, "got engines/toy twice"),
         (["--port", "-1"], 2, "--port"),
     ],
 )
 def test_what_cannot_start_says_why(toy: Path, options, code, message) -> None:
+    publish(toy.parent.parent / "other" / "toy")
     done = refuse("--port", "0", "--grpc-port", "0", *options)
     assert (done.returncode, done.stdout) == (code, "")
     assert message in " ".join(done.stderr.split())
