@@ -118,6 +118,10 @@ def command(
         raise click.UsageError("--kserve needs --storage-uri: where the cluster finds the files.")
     if kserve_file is None and any((storage_uri, image, token_secret)):
         raise click.UsageError("--storage-uri, --image, --token-secret are for --kserve FILE.")
+    if kserve_file is not None and kserve_server == "parnet-deploy" and image is None:
+        raise click.UsageError(
+            "--kserve-server parnet-deploy needs a container image. Add --image IMAGE."
+        )
     options = _options(**chosen)
     directory = common.find(deployment)
     service = None

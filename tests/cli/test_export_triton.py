@@ -48,6 +48,11 @@ def test_kserve_file(built, invoke, workplace):
         (["--kserve", "x.yaml"], 2, "--kserve needs --storage-uri"),
         (["--storage-uri", "s3://x/y"], 2, "are for --kserve FILE"),
         (["--kserve", "x.yaml", "--storage-uri", "nowhere"], 1, "storage URI: got 'nowhere'"),
+        (
+            ["--kserve", "x", "--storage-uri", "s3://x/y", "--kserve-server", "parnet-deploy"],
+            2,
+            "Add --image IMAGE.",
+        ),
         (["--plan", "other"], 1, "expected plan other"),
     ],
 )
