@@ -39,6 +39,11 @@ def test_kserve_file(built, invoke, workplace):
     result = invoke("export-triton", "--to", "models", *options)
     assert result.exit_code == 0
     assert "kubectl apply -f k8s/digits.yaml" in result.stdout
+    assert "upload  what is in models, to s3://bucket/models" in result.stdout
+    own = ["--kserve-server", "parnet-deploy", "--image", "registry/ours:1"]
+    result = invoke("export-triton", "--to", "models", *options, *own)
+    assert "what is in engines/digits, to s3://bucket/models" in result.stdout
+    invoke("export-triton", "--to", "models", *options)
     assert 'storageUri: "s3://bucket/models"' in (workplace / "k8s/digits.yaml").read_text()
 
 

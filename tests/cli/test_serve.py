@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -228,7 +229,11 @@ def test_a_port_in_use_is_named(toy: Path) -> None:
 
 
 def test_for_people_it_says_what_to_type_next(toy: Path, workplace: Path) -> None:
+    file = workplace / "token"
+    file.touch(0o600)
+    file.write_text(SECRET)
     command = [sys.executable, "-m", "parnet_deploy", "serve", "--port", "0", "--no-grpc"]
+    command += ["--host", "0.0.0.0", "--token-file", "token"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -238,13 +243,18 @@ def test_for_people_it_says_what_to_type_next(toy: Path, workplace: Path) -> Non
             lines.append(line)
             if "curl" in line:
                 break
+        step = lines[-1].removeprefix("next").strip()
+        asked = subprocess.run(["sh", "-c", step], capture_output=True, text=True, check=False)
         process.send_signal(signal.SIGTERM)
-        process.communicate()
+        errors = process.communicate()[1]
+    assert (errors + "".join(lines)).count("no TLS") == 1
+    if shutil.which("curl") is not None:
+        assert json.loads(asked.stdout)["name"] == "toy"
     text = "".join(lines)
     assert lines[0].split() == ["serving", "toy"]
-    assert "REST     http://127.0.0.1:" in text
+    assert "REST     http://0.0.0.0:" in text
     assert "onnxruntime, plan only, fp32" in text
-    assert lines[-1].startswith("next  curl http://127.0.0.1:")
+    assert step.startswith('curl -H "Authorization: Bearer $(cat token)" http://127.0.0.1:')
     assert process.returncode == 0
 
 
