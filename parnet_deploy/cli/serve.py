@@ -15,6 +15,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from . import render
+from .asking import curl_command
 from .chain import ensure_built, needs
 from .options import DEPLOYMENT_METAVAR, Common, verb
 from .serve_ray import RayChoice, RaySource, ray_options, serve_on_ray
@@ -152,6 +153,7 @@ def command(
         ray.check(options)
     names: Sequence[str | None] = deployments or (None,)
     directories = [common.find(name) for name in names]
+    _check_names(directories)
     for directory in directories:
         if plan is None:
             ensure_built(directory, common.output, backend=backend)
@@ -191,11 +193,33 @@ def command(
 
     drained = serve_until_stopped(
         make_server,
-        on_ready=lambda server: _show(common, made[0], options, findings),
+        on_ready=lambda server: _show(common, made[0], options, findings, listen["token_file"]),
         reload=reload,
         watch_s=watch,
     )
     _end(common, drained=drained)
+
+
+def _check_names(directories: Sequence[Path]) -> None:
+    """Refuse two of one name before anything is built.
+
+    Raises:
+        SpecError: A name is there twice.
+    """
+    from ..errors import SpecError
+
+    found: dict[str, Path] = {}
+    for directory in directories:
+        name = directory.resolve().name
+        first = found.setdefault(name, directory)
+        if first is directory:
+            continue
+        if first.resolve() == directory.resolve():
+            raise SpecError(f"models: got {directory} twice, expected it once. Leave one out.")
+        raise SpecError(
+            f"models: got {first} and {directory}, both named {name}, expected different names. "
+            "Rename one directory."
+        )
 
 
 def _end(common: Common, *, drained: bool) -> None:
@@ -261,13 +285,11 @@ def _show(
     server: DeploymentServer,
     options: ServerOptions,
     findings: Sequence[Finding],
+    token_file: Path | None,
 ) -> None:
     """Say where it listens, what answers, and on what machine."""
     cards = server.service.describe()["models"]
-    warnings = [
-        *options.warnings(server.address),
-        *(f"{f.name}: {f.detail}; {f.fix}" for f in findings if f.status == "warning"),
-    ]
+    of_machine = [f"{f.name}: {f.detail}; {f.fix}" for f in findings if f.status == "warning"]
     metrics = server.url and f"{server.url}/metrics"
     if server.metrics_port is not None:
         metrics = f"http://127.0.0.1:{server.metrics_port}/metrics"
@@ -277,7 +299,7 @@ def _show(
         "metrics": metrics,
         "pid": os.getpid(),
         "models": list(cards),
-        "warnings": warnings,
+        "warnings": [*options.warnings(server.address), *of_machine],
     }
     if common.output.as_json:
         click.echo(json.dumps(document))
@@ -297,10 +319,11 @@ def _show(
         render.heading("serving", ", ".join(cards)),
         render.facts(rows),
     ]
-    if warnings:
-        drawing += ["", *render.lines("!", "warn", warnings)]
-    if server.url is not None:
-        drawing += ["", render.next_step((_curl(server.url, next(iter(cards)), options), ""))]
+    if of_machine:  # the others are in the log
+        drawing += ["", *render.lines("!", "warn", of_machine)]
+    if server.port is not None:
+        curl = curl_command(options, server.address, server.port, next(iter(cards)), token_file)
+        drawing += ["", render.next_step((curl, ""))]
     common.output.result(document, *drawing)
     sys.stdout.flush()
 
@@ -314,9 +337,3 @@ def _model_text(card: dict[str, Any]) -> str:
     median = running["median_ms"]
     timed = "" if median is None else f", {render.ms_text(median)} when it was built"
     return f"{running['backend']}, plan {running['plan']}, {running['precision']}{timed}"
-
-
-def _curl(url: str, model: str, options: ServerOptions) -> str:
-    token = "" if options.token is None else ' -H "Authorization: Bearer $TOKEN"'
-    authority = "" if options.tls is None else " --cacert CA.pem"
-    return f"curl{authority}{token} {url}/v2/models/{model}"

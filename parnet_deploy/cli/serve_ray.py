@@ -16,6 +16,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from . import render
+from .asking import curl_command
 from .chain import needs
 from .options import Common, Function
 
@@ -144,7 +145,7 @@ def serve_on_ray(
             settings=settings, deployment=deployment, options=options, address=choice.address
         )
 
-    return serve_until_stopped(make_plan, on_ready=lambda plan: _show(common, plan))
+    return serve_until_stopped(make_plan, on_ready=lambda plan: _show(common, plan, source))
 
 
 def _describe(
@@ -183,12 +184,13 @@ def _describe(
     return need, settings, deployment_options(scale, need, settings)
 
 
-def _show(common: Common, plan: Plan) -> None:
+def _show(common: Common, plan: Plan, source: RaySource) -> None:
     """Say where the cluster answers."""
     options, models = plan.options, [Path(model.path).name for model in plan.settings.models]
     url = f"http://{options.host}:{options.port}"
     target = None if options.grpc_port is None else f"{options.host}:{options.grpc_port}"
     from ..serve.ray.config import wire_warnings
+    from ..serve.security.bind import resolve_host
 
     warnings = wire_warnings(options)
     document = {
@@ -206,7 +208,7 @@ def _show(common: Common, plan: Plan) -> None:
     rows: list[tuple[str, str | Text]] = [("REST", url)]
     if target is not None:
         rows.append(("gRPC", f"{target}, and every other address of each node"))
-    rows.append(("replicas", f"{plan.least}, each with {cpus:g} cores and {gpus:g} GPUs"))
+    rows.append(("replicas", f"{plan.least}, each with {_size_text(cpus, gpus)}"))
     rows += [(Path(model.path).name, f"plan {model.plan}") for model in plan.settings.models]
     drawing: list[RenderableType] = [
         render.heading("serving on Ray", ", ".join(models)),
@@ -214,10 +216,15 @@ def _show(common: Common, plan: Plan) -> None:
     ]
     if warnings:
         drawing += ["", *render.lines("!", "warn", warnings)]
-    token = "" if options.token is None else ' -H "Authorization: Bearer $TOKEN"'
-    step = (f"curl{token} {url}/v2/models/{models[0]}", "")
-    common.output.result(document, *drawing, "", render.next_step(step))
+    address = resolve_host(options.host)
+    curl = curl_command(options, address, options.port or 0, models[0], source.token_file)
+    common.output.result(document, *drawing, "", render.next_step((curl, "")))
     sys.stdout.flush()
+
+
+def _size_text(cpus: float, gpus: float) -> str:
+    cores = f"{cpus:g} core{'' if cpus == 1 else 's'}"
+    return f"{cores} and {gpus:g} GPU{'' if gpus == 1 else 's'}"
 
 
 def _show_file(common: Common, path: Path, settings: ReplicaSettings, need: Need) -> None:
@@ -230,7 +237,7 @@ def _show_file(common: Common, path: Path, settings: ReplicaSettings, need: Need
     common.output.result(
         document,
         render.heading("Ray Serve", f"configuration in {render.printable(path)}"),
-        render.facts([("each replica", f"{need.cpus} cores, {need.gpus} GPUs")]),
+        render.facts([("each replica", _size_text(need.cpus, need.gpus))]),
         "",
         render.next_step((f"serve deploy {path}", "on the head node of the cluster")),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -187,6 +188,7 @@ def test_sighup_takes_a_changed_deployment(toy: Path, start: Start) -> None:
     [
         (["--host", "0.0.0.0"], 1, "neither a token nor TLS"),
         (["--host", "no.such.host.invalid"], 1, "got a name that is not known"),
+        (["--host", "192.0.2.1", "--insecure"], 1, "host 192.0.2.1: got Cannot assign"),
         (["--port", "7000", "--grpc-port", "7000"], 1, "expected different ones"),
         (["--no-rest", "--no-grpc"], 1, "neither REST nor gRPC"),
         (["--token-file", "none"], 1, "token file none: got No such file"),
@@ -197,14 +199,17 @@ def test_sighup_takes_a_changed_deployment(toy: Path, start: Start) -> None:
             1,
             "certificate cert.pem: got No such",
         ),
-        (["--plan", "none"], 1, "none"),
+        (["--plan", "none"], 1, "got only (onnxruntime), expected plan none. Take one of those"),
+        (["--backend", "onnx"], 1, "error: backend: got 'onnx', expected one of"),
+        (["./engines/toy", "./other/toy"], 1, "engines/toy and other/toy, both named toy"),
         (["--backend", "tensorrt", "--plan", "only"], 1, "only"),
         (["nothing"], 1, "nothing"),
-        (["toy", "toy"], 1, "got toy twice"),
+        (["toy", "toy"], 1, "got engines/toy twice"),
         (["--port", "-1"], 2, "--port"),
     ],
 )
 def test_what_cannot_start_says_why(toy: Path, options, code, message) -> None:
+    publish(toy.parent.parent / "other" / "toy")
     done = refuse("--port", "0", "--grpc-port", "0", *options)
     assert (done.returncode, done.stdout) == (code, "")
     assert message in " ".join(done.stderr.split())
@@ -224,7 +229,11 @@ def test_a_port_in_use_is_named(toy: Path) -> None:
 
 
 def test_for_people_it_says_what_to_type_next(toy: Path, workplace: Path) -> None:
+    file = workplace / "token"
+    file.touch(0o600)
+    file.write_text(SECRET)
     command = [sys.executable, "-m", "parnet_deploy", "serve", "--port", "0", "--no-grpc"]
+    command += ["--host", "0.0.0.0", "--token-file", "token"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -234,13 +243,18 @@ def test_for_people_it_says_what_to_type_next(toy: Path, workplace: Path) -> Non
             lines.append(line)
             if "curl" in line:
                 break
+        step = lines[-1].removeprefix("next").strip()
+        asked = subprocess.run(["sh", "-c", step], capture_output=True, text=True, check=False)
         process.send_signal(signal.SIGTERM)
-        process.communicate()
+        errors = process.communicate()[1]
+    assert (errors + "".join(lines)).count("no TLS") == 1
+    if shutil.which("curl") is not None:
+        assert json.loads(asked.stdout)["name"] == "toy"
     text = "".join(lines)
     assert lines[0].split() == ["serving", "toy"]
-    assert "REST     http://127.0.0.1:" in text
+    assert "REST     http://0.0.0.0:" in text
     assert "onnxruntime, plan only, fp32" in text
-    assert lines[-1].startswith("next  curl http://127.0.0.1:")
+    assert step.startswith('curl -H "Authorization: Bearer $(cat token)" http://127.0.0.1:')
     assert process.returncode == 0
 
 

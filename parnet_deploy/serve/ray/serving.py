@@ -109,7 +109,9 @@ def _check_room(plan: Plan, room: Room) -> None:
         f"{plan.least}."
     )
     if plan.address is None:
-        raise ServeError(f"{text} Take fewer --replicas or --cpus.")
+        raise ServeError(
+            f"{text} Take fewer --replicas{', --cpus or --gpus' if gpus else ' or --cpus'}."
+        )
     _LOG.warning("%s The rest waits until nodes with room join.", text)
 
 

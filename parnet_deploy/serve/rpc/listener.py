@@ -144,8 +144,9 @@ class RpcListener:
                 self.port = server.add_secure_port(where, _credentials(self._tls))
         except RuntimeError as error:
             raise ServeError(
-                f"port {where}: got an error when it was opened for gRPC, expected a free port. "
-                "Choose another with --grpc-port, 0 for any, or stop what uses it."
+                f"port {where}: got an error when it was opened for gRPC, expected a free port "
+                "at an address of this machine. Choose another with --grpc-port, 0 for any, or "
+                "--host, or stop what uses it."
             ) from error
         await server.start()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -199,6 +200,11 @@ def bind(address: str, port: int, option: str) -> socket.socket:
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it accepts inherits it
         return found
     except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise ServeError(
+                f"host {address}: got {error.strerror}, expected an address of this machine. "
+                "Choose another with --host; `ip address` lists them."
+            ) from error
         raise ServeError(
             f"port {port} at {address}: got {error.strerror or error}, expected a free one. "
             f"Choose another with {option}, 0 for any, or stop what uses it."

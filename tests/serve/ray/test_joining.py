@@ -26,6 +26,7 @@ from ray.serve.schema import ServeDeploySchema  # noqa: E402
 
 from parnet_deploy.errors import ServeError  # noqa: E402
 from parnet_deploy.placement import one  # noqa: E402
+from parnet_deploy.serve.ray import serving  # noqa: E402
 from parnet_deploy.serve.ray.application import build, make_application  # noqa: E402
 from parnet_deploy.serve.ray.cluster import Room, is_open, joined_cluster  # noqa: E402
 from parnet_deploy.serve.ray.config import config_file, deployment_options  # noqa: E402
@@ -155,6 +156,13 @@ def test_no_room() -> None:
         served(plan_of(SETTINGS, cpus=9), **SMALL),
     ):
         pytest.fail("it was served")
+
+
+def test_no_room_for_gpus_names_the_option() -> None:
+    plan = plan_of(SETTINGS)
+    plan.deployment["ray_actor_options"]["num_gpus"] = 1
+    with pytest.raises(ServeError, match=r"1 GPUs, expected 1\. Take fewer .* or --gpus"):
+        serving._check_room(plan, Room(nodes=((4.0, 0.0),)))
 
 
 def test_a_replica_that_would_answer_otherwise_does_not_start(tmp_path: Any) -> None:

@@ -148,6 +148,7 @@ def test_what_is_not_offered_says_so(rpc, code) -> None:
             found, details = await refusal(client.call(rpc))
             assert found == code
             assert "not offered" in details
+            assert ("SIGHUP, or --watch" in details) == (code == "UNAVAILABLE")
 
     serve(body)
 
