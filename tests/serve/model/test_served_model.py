@@ -135,7 +135,7 @@ class TestDocuments:
             "platform": "parnet_deploy_onnxruntime",
             "inputs": [
                 {"name": "image", "datatype": "FP32", "shape": [-1, 3, SIDE, SIDE]},
-                {"name": "encoded_image", "datatype": "BYTES", "shape": [-1]},
+                {"name": "encoded_image", "datatype": "BYTES", "shape": [-1, 1]},
             ],
             "outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, 4]}],
         }
