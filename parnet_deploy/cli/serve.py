@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import RenderableType
-from rich.text import Text
 
-from . import render
-from .asking import curl_command
 from .chain import ensure_built, needs
 from .options import DEPLOYMENT_METAVAR, Common, verb
 from .serve_ray import RayChoice, RaySource, ray_options, serve_on_ray
+from .serve_ready import show
 
 if TYPE_CHECKING:
-    from ..doctor.finding import Finding
     from ..serve.server.deployments import DeploymentServer
     from ..serve.server.options import ServerOptions
 
@@ -54,15 +48,37 @@ JSON: one line when it is ready: url, grpc, metrics (null: not there), pid, mode
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address or name to listen at."
 )
-@click.option("--port", type=_PORT, default=8000, show_default=True, help="Of REST.")
-@click.option("--grpc-port", type=_PORT, default=8001, show_default=True, help="Of gRPC.")
+@click.option(
+    "--port",
+    type=_PORT,
+    default=8000,
+    show_default=True,
+    help="Where REST is answered; 0: any free port.",
+)
+@click.option(
+    "--grpc-port",
+    type=_PORT,
+    default=8001,
+    show_default=True,
+    help="Where gRPC is answered; 0: any free port.",
+)
 @click.option("--no-rest", is_flag=True, help="Only gRPC.")
 @click.option("--no-grpc", is_flag=True, help="Only REST.")
 @click.option("--metrics-port", type=_PORT, help="/metrics on 127.0.0.1 alone, without a token.")
 @click.option("--backend", help="Take engines of this backend only.")
 @click.option("--plan", metavar="KEY", help="Take this plan; inspect lists them.")
-@click.option("--slots", type=click.IntRange(1), default=1, show_default=True, help="Runs at once.")
-@click.option("--threads", type=click.IntRange(1), help="Cores for the engines.")
+@click.option(
+    "--slots",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Runs that go on at the same time, each with buffers and threads of its own.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Cores for the engines of each slot.  [default: as built, else all]",
+)
 @click.option(
     "--max-queue",
     type=click.IntRange(0),
@@ -89,23 +105,36 @@ JSON: one line when it is ready: url, grpc, metrics (null: not there), pid, mode
     type=click.IntRange(1, 1024),
     default=16,
     show_default=True,
-    help="Of a request.",
+    help="The largest body of a request that is taken.",
 )
 @click.option("--token-file", type=_READABLE, help="The token that clients must send.")
 @click.option("--tls-cert", type=_READABLE, help="Certificate chain (PEM).")
 @click.option("--tls-key", type=_READABLE, help="Its key (PEM).")
-@click.option("--tls-client-ca", type=_READABLE, help="Whose clients may connect (PEM).")
+@click.option(
+    "--tls-client-ca",
+    type=_READABLE,
+    help="Only clients with a certificate of this authority (PEM).",
+)
 @click.option("--insecure", is_flag=True, help="Listen anywhere without token and TLS.")
 @click.option(
     "--drain-seconds",
     type=click.FloatRange(0),
     default=30.0,
     show_default=True,
-    help="For answers when it is stopped.",
+    help="How long requests may take to finish once it is told to stop.",
 )
-@click.option("--watch", type=click.FloatRange(0.1), metavar="SECONDS", help="Look for changes.")
 @click.option(
-    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True
+    "--watch",
+    type=click.FloatRange(0.1),
+    metavar="SECONDS",
+    help="Look this often for deployments that were changed on disk, and take them.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Of what is logged on stderr.",
 )
 @ray_options
 @verb
@@ -193,7 +222,7 @@ def command(
 
     drained = serve_until_stopped(
         make_server,
-        on_ready=lambda server: _show(common, made[0], options, findings, listen["token_file"]),
+        on_ready=lambda server: show(common, made[0], options, findings, listen["token_file"]),
         reload=reload,
         watch_s=watch,
     )
@@ -278,62 +307,3 @@ def _log_as(log_format: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     package.handlers = [handler]
-
-
-def _show(
-    common: Common,
-    server: DeploymentServer,
-    options: ServerOptions,
-    findings: Sequence[Finding],
-    token_file: Path | None,
-) -> None:
-    """Say where it listens, what answers, and on what machine."""
-    cards = server.service.describe()["models"]
-    of_machine = [f"{f.name}: {f.detail}; {f.fix}" for f in findings if f.status == "warning"]
-    metrics = server.url and f"{server.url}/metrics"
-    if server.metrics_port is not None:
-        metrics = f"http://127.0.0.1:{server.metrics_port}/metrics"
-    document = {
-        "url": server.url,
-        "grpc": server.grpc_target,
-        "metrics": metrics,
-        "pid": os.getpid(),
-        "models": list(cards),
-        "warnings": [*options.warnings(server.address), *of_machine],
-    }
-    if common.output.as_json:
-        click.echo(json.dumps(document))
-        return
-    rows: list[tuple[str, str | Text]] = [
-        (name, shown)
-        for name, shown in (
-            ("REST", server.url),
-            ("gRPC", server.grpc_target),
-            ("metrics", metrics),
-            ("machine", _machine_text(findings)),
-        )
-        if shown
-    ]
-    rows += [(name, _model_text(card)) for name, card in cards.items()]
-    drawing: list[RenderableType] = [
-        render.heading("serving", ", ".join(cards)),
-        render.facts(rows),
-    ]
-    if of_machine:  # the others are in the log
-        drawing += ["", *render.lines("!", "warn", of_machine)]
-    if server.port is not None:
-        curl = curl_command(options, server.address, server.port, next(iter(cards)), token_file)
-        drawing += ["", render.next_step((curl, ""))]
-    common.output.result(document, *drawing)
-    sys.stdout.flush()
-
-
-def _machine_text(findings: Sequence[Finding]) -> str:
-    return "; ".join(f.detail for f in findings if f.name in ("cpu", "cores") or f.group == "gpus")
-
-
-def _model_text(card: dict[str, Any]) -> str:
-    running = card["running"]
-    median = running["median_ms"]
-    timed = "" if median is None else f", {render.ms_text(median)} when it was built"
-    return f"{running['backend']}, plan {running['plan']}, {running['precision']}{timed}"

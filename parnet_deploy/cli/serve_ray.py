@@ -29,23 +29,34 @@ if TYPE_CHECKING:
 _WRITABLE = click.Path(dir_okay=False, path_type=Path)
 _OPTIONS: tuple[Callable[[Function], Function], ...] = (
     click.option("--ray", "on_ray", is_flag=True, help="Serve on a Ray cluster (extra ray)."),
-    click.option("--replicas", type=click.IntRange(1), help="Of the service.  [default: 1]"),
-    click.option("--max-replicas", type=click.IntRange(1), help="As many as the load wants."),
+    click.option(
+        "--replicas",
+        type=click.IntRange(1),
+        help="With --ray: processes that serve, each with all the models.  [default: 1]",
+    ),
+    click.option(
+        "--max-replicas",
+        type=click.IntRange(1),
+        help="With --ray: as many more as the load wants, up to this.",
+    ),
     click.option(
         "--target-ongoing",
         type=click.FloatRange(0, min_open=True),
-        help="Requests at a time for each replica, with --max-replicas.  [default: 2]",
+        help="With --ray: requests at a time for each replica, with --max-replicas.  [default: 2]",
     ),
-    click.option("--cpus", type=click.IntRange(1), help="Cores of each replica."),
-    click.option("--gpus", type=click.IntRange(0), help="GPUs of each replica."),
+    click.option("--cpus", type=click.IntRange(1), help="With --ray: cores of each replica."),
+    click.option("--gpus", type=click.IntRange(0), help="With --ray: GPUs of each replica."),
     click.option(
         "--ray-address",
         metavar="HOST:PORT",
         envvar="RAY_ADDRESS",
-        help="Of a cluster that runs, or auto.  [default: a new one here]",
+        help="With --ray: a cluster that runs, or auto.  [default: a new one here]",
     ),
     click.option(
-        "--write-config", type=_WRITABLE, metavar="FILE", help="For `serve deploy`, and end."
+        "--write-config",
+        type=_WRITABLE,
+        metavar="FILE",
+        help="With --ray: write the file for `serve deploy`, and end.",
     ),
 )
 
