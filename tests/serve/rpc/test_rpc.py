@@ -271,8 +271,8 @@ def test_time_for_the_message_is_not_time_for_the_answer(monkeypatch) -> None:
     async def body(client, service):
         loop, timers = asyncio.get_running_loop(), []
 
-        def call_later(delay_s, what):
-            timers.append((delay_s, original(delay_s, what)))
+        def call_later(delay_s, *what):
+            timers.append((delay_s, original(delay_s, *what)))
             return timers[-1][1]
 
         original = loop.call_later
