@@ -22,6 +22,7 @@ from ..shells.shell import Shell
 from .calls import Calls
 from .documents import DOCUMENTS, OPEN
 from .health import CHECK, check
+from .receive import receive
 from .refuse import abort, refusing
 
 _UNAUTHENTICATED = RefusedError(
@@ -41,11 +42,12 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def __init__(self, shell: Shell, token: Token | None, limits: Limits):
         self._token = token
-        calls = Calls(shell, stream_requests=limits.stream_requests)
+        calls = Calls(shell, limits)
         self._handlers: dict[str, Any] = {}
         for method in methods():
             self._handlers[f"/{SERVICE}/{method.name}"] = _handler(calls, method.name)
-        self._handlers[CHECK] = grpc.unary_unary_rpc_method_handler(_health(shell.service))
+        health = _health(shell.service, limits.message_s)
+        self._handlers[CHECK] = grpc.stream_unary_rpc_method_handler(health)
         self._open = {CHECK, *(f"/{SERVICE}/{rpc}" for rpc in OPEN)}
         self._refuse = refusing(_UNAUTHENTICATED)
         self._unknown = refusing(_UNKNOWN)
@@ -67,14 +69,14 @@ def _handler(calls: Calls, rpc: str) -> Any:
     if rpc == "ModelStreamInfer":
         return grpc.stream_stream_rpc_method_handler(calls.stream)
     if rpc == "ModelInfer":
-        return grpc.unary_unary_rpc_method_handler(calls.infer)
-    return grpc.unary_unary_rpc_method_handler(calls.document(rpc, DOCUMENTS[rpc]))
+        return grpc.stream_unary_rpc_method_handler(calls.infer)
+    return grpc.stream_unary_rpc_method_handler(calls.document(rpc, DOCUMENTS[rpc]))
 
 
-def _health(service: Service) -> Any:
-    async def behavior(content: bytes, context: Any) -> bytes:
+def _health(service: Service, message_s: float) -> Any:
+    async def behavior(requests: Any, context: Any) -> bytes:
         try:
-            return check(service, content)
+            return check(service, await receive(context, message_s))
         except RefusedError as error:
             await abort(context, error)
 
@@ -186,7 +188,7 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", limits.head_bytes),
         ("grpc.absolute_max_metadata_size", limits.head_bytes),
-        ("grpc.max_concurrent_streams", max(limits.connections, 1)),
+        ("grpc.max_concurrent_streams", limits.calls),
         ("grpc.max_allowed_incoming_connections", limits.connections),
         ("grpc.server_handshake_timeout_ms", round(1e3 * limits.head_s)),
         ("grpc.so_reuseport", 0),  # a port in use is an error, not shared

@@ -243,6 +243,61 @@ def test_a_path_that_is_not_utf8_harms_nobody_else(caplog) -> None:
     wire.serve(body, port=None, grpc_port=0)
 
 
+ANNOUNCED = http2.frame(http2.DATA, 0, 1, http2.message(b"abc", length=1000))
+INFER = f"/{messages.SERVICE}/ModelInfer"
+
+
+@pytest.mark.parametrize("path", [INFER, f"/{messages.SERVICE}/ServerLive", listener.CHECK])
+def test_a_message_that_never_ends_is_refused(path) -> None:
+    async def body(server, service):
+        data = await raw(server, http2.call(path), ANNOUNCED)
+        assert b"grpc-status\x014" in data  # DEADLINE_EXCEEDED
+        assert b"message: got no whole one in 0.05 s" in data
+        assert service.entered == 0
+
+    wire.serve(body, port=None, grpc_port=0, limits=Limits(message_s=0.05))
+
+
+@pytest.mark.parametrize("path", [INFER, f"/{messages.SERVICE}/ServerLive", listener.CHECK])
+def test_a_call_that_ends_without_a_message_is_answered(path) -> None:
+    async def body(server, service):
+        data = await raw(server, http2.call(path), http2.frame(http2.DATA, http2.END_STREAM, 1))
+        assert b"grpc-status\x013" in data  # INVALID_ARGUMENT
+        assert b"message: got none, expected one" in data
+
+    wire.serve(body, port=None, grpc_port=0)
+
+
+def test_time_for_the_message_is_not_time_for_the_answer(monkeypatch) -> None:
+    async def body(client, service):
+        loop, timers = asyncio.get_running_loop(), []
+
+        def call_later(delay_s, *what):
+            timers.append((delay_s, original(delay_s, *what)))
+            return timers[-1][1]
+
+        original = loop.call_later
+        monkeypatch.setattr(loop, "call_later", call_later)
+        service.held.clear()
+        call = asyncio.ensure_future(client.call("ModelInfer", infer_request()))
+        await service.until(lambda s: s.entered == 1)
+        (timer,) = (timer for delay_s, timer in timers if delay_s == 12.5)
+        assert timer.cancelled()
+        service.held.set()
+        await call
+
+    serve(body, limits=Limits(message_s=12.5))
+
+
+def test_calls_on_one_connection_are_bounded() -> None:
+    async def body(server, service):
+        data = await raw(server, http2.call("/x"))
+        (settings, *_) = (p for kind, flags, _, p in http2.frames(data) if kind == http2.SETTINGS)
+        assert b"\x00\x03\x00\x00\x00\x07" in settings  # MAX_CONCURRENT_STREAMS
+
+    wire.serve(body, port=None, grpc_port=0, limits=Limits(calls=7))
+
+
 def test_a_message_over_the_limit_is_refused_also_when_compressed() -> None:
     async def body(client, service):
         image = np.zeros((1, 3, 200, 200), np.float32)
