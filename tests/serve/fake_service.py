@@ -37,13 +37,13 @@ class FakeService:
         self.changed = asyncio.Event()
         self.arrivals: deque[Arrival] = deque(maxlen=4)  # the last ones
         self.requests: deque[InferRequest] = deque(maxlen=4)
-        self.started = self.closed = False
+        self.started = self.closed = self.draining = False
 
     async def start(self) -> None:
         self.started = True
 
     def begin_drain(self) -> None:
-        self.ready = False
+        self.ready, self.draining = False, True
 
     async def close(self, drain_s: float = 0.0) -> None:
         self.closed = True
@@ -90,6 +90,8 @@ class FakeService:
 
     async def infer(self, request: InferRequest, arrival: Arrival) -> InferResponse:
         self._check(request.model, request.version)
+        if self.draining:
+            raise RefusedError("draining", "server: it is stopping.")
         self.arrivals.append(arrival)
         self.requests.append(request)
         self.entered += 1

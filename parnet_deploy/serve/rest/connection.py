@@ -14,6 +14,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ..protocol.refusal import RefusedError
+from ..security.budget import Budget
 from ..security.limits import Limits
 from .answer import Answer, refusal_answer
 from .intake import READ_BYTES, LargeBody
@@ -28,7 +29,9 @@ Phase = Literal["new", "head", "body", "answer", "idle"]
 class GuardedConnection(HttpToolsProtocol):
     """Made by ``RestListener``, which also looks at it from time to time."""
 
-    limits = Limits()  # a listener's own are in its subclass
+    limits = Limits()  # a listener's own, like its budget, are in its subclass
+    budget = Budget(limits.all_bodies_bytes)
+    draining = False
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -49,9 +52,16 @@ class GuardedConnection(HttpToolsProtocol):
             message = f"connections: got more than {self.limits.connections}. Try again later."
             self._refuse(RefusedError("busy", message))
 
+    def begin_drain(self) -> None:
+        """The answer that is awaited is the last one; what comes later sees ``draining``."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the request that is being answered: nobody waits for it any more."""
         unanswered = self.cycle is not None and not self.cycle.response_complete
+        for waiting, _ in self.pipeline:
+            self._give_back(waiting)
         self.pipeline.clear()
         super().connection_lost(exc)
         if unanswered and self._task is not None:
@@ -71,8 +81,6 @@ class GuardedConnection(HttpToolsProtocol):
             if in_head and self._phase == "head" and self._messages <= begun:
                 self._unparsed_bytes += len(data)  # all of it is head, and the head goes on
                 self._check_head(self._unparsed_bytes)
-            if self._phase == "body":
-                self._expect_large_body()
         except httptools.HttpParserUpgrade:
             pass  # not spoken: the request is answered as if it had not asked
         except httptools.HttpParserError as error:
@@ -108,12 +116,16 @@ class GuardedConnection(HttpToolsProtocol):
         self._unparsed_bytes = 0
         self._enter("body")
         super().on_headers_complete()
+        cycle: Any = self.cycle
+        cycle.large_body, cycle.taken_bytes = None, 0
+        cycle.keep_alive = cycle.keep_alive and not self.draining
 
     def on_body(self, body: bytes) -> None:
         """Gather the body; the application is woken when it is complete, or too large."""
         self._body_bytes += len(body)
         if self.cycle.response_complete:
             return
+        self._take(self.cycle, len(body))
         self.cycle.body += body
         if self._body_bytes > self.limits.body_bytes:
             self.flow.pause_reading()
@@ -138,21 +150,43 @@ class GuardedConnection(HttpToolsProtocol):
                 self.cycle.message_event.set()
             self._enter("idle" if self.cycle.response_complete else "answer")
 
-    def _expect_large_body(self) -> None:
-        """Have the rest of a body received past the parser, if it is large and its length known."""
-        length, header_length = _announced(self.headers)
-        cycle: Any = self.cycle
-        if not _LARGE_BYTES <= length <= self.limits.body_bytes or cycle.response_complete:
+    def _expect_large_body(self, cycle: Any) -> None:
+        """Have the rest of a body received past the parser, if it is large and its length known.
+
+        Not before the application asks for it: what it refuses unseen takes up no memory.
+        """
+        if self.cycle is not cycle or self._phase != "body" or self.cycle.response_complete:
             return
+        length, header_length = _announced(self.headers)
+        if self.large_body is not None or not _LARGE_BYTES <= length <= self.limits.body_bytes:
+            return
+        self._take(cycle, length - len(cycle.body))
         body = LargeBody(length, min(header_length, length))
         body.add(cycle.body)
         cycle.body = bytearray()
-        cycle.large_body = self.large_body = body
+        cycle.large_body = self.large_body = body  # type: ignore[attr-defined]
+
+    def _take(self, cycle: Any, count: int) -> None:
+        self.budget.take(count)
+        cycle.taken_bytes += count
+
+    def _give_back(self, cycle: Any) -> None:
+        self.budget.give_back(cycle.taken_bytes)
+        cycle.taken_bytes = 0
 
     def on_response_complete(self) -> None:
         """The answer is written; the rest of a refused request's body may still be coming."""
         self._enter("idle" if self._phase == "answer" else self._phase)
+        if self.cycle.response_complete:
+            self._drop_body()
         super().on_response_complete()
+
+    def _drop_body(self) -> None:
+        """Nobody wants it any more: keep nothing of it, and of what still comes."""
+        cycle: Any = self.cycle
+        cycle.large_body, cycle.body = None, bytearray()
+        if self.large_body is not None:
+            self.large_body.discard()
 
     def pause_writing(self) -> None:
         """The client does not read."""
@@ -216,13 +250,15 @@ class GuardedConnection(HttpToolsProtocol):
             # Marked as left too, or uvicorn would find fault with what the application still says.
             cycle.response_started = cycle.response_complete = cycle.disconnected = True
             cycle.message_event.set()
+            self._drop_body()
         self.transport.write(_as_bytes(refusal_answer(error)))
         self.transport.close()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         async def receive_whole() -> Any:
+            self._expect_large_body(cycle)
             message = await cycle.receive()
-            body: LargeBody | None = getattr(cycle, "large_body", None)
+            body: LargeBody | None = cycle.large_body
             if body is not None and message["type"] == "http.request":
                 message["body"] = body.content
                 cycle.large_body = None  # the connection may stay open long after
@@ -238,6 +274,7 @@ class GuardedConnection(HttpToolsProtocol):
 
         self._task = task = self.loop.create_task(cycle.run_asgi(run))
         task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(lambda _: self._give_back(cycle))
         self.tasks.add(task)
 
 

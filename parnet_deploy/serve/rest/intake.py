@@ -35,7 +35,7 @@ class LargeBody:
         address: int = memory.__array_interface__["data"][0]
         start = -(address + header_length) % _ALIGNMENT
         self.content = memoryview(memory)[start : start + length]  # type: ignore[arg-type]
-        self._filled = 0
+        self._length, self._filled = length, 0
 
     @property
     def filled(self) -> int:
@@ -45,7 +45,7 @@ class LargeBody:
     @property
     def is_complete(self) -> bool:
         """Whether all have."""
-        return self._filled == len(self.content)
+        return self._filled == self._length
 
     def add(self, data: bytes | bytearray) -> None:
         """Copy some in."""
@@ -54,11 +54,17 @@ class LargeBody:
 
     def free(self) -> memoryview:
         """Where the next bytes go; ``advance`` says how many came."""
+        if not self.content:
+            return _SCRATCH[: self._length - self._filled]
         return self.content[self._filled :]
 
     def advance(self, count: int) -> None:
         """So many were written into ``free``."""
         self._filled += count
+
+    def discard(self) -> None:
+        """Let go of the memory; what still comes is counted, and kept nowhere."""
+        self.content = memoryview(b"")
 
 
 class Intake(asyncio.BufferedProtocol):

@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
+from ..security.budget import Budget
 from ..security.limits import Limits
 from .connection import GuardedConnection
 from .intake import Intake
@@ -38,10 +39,12 @@ class RestListener:
         self._state = ServerState()
         self._server: asyncio.Server | None = None
         self._watch: asyncio.Task[None] | None = None
+        own = {"limits": self._limits, "budget": Budget(self._limits.all_bodies_bytes)}
+        self._kind: type[GuardedConnection] = type("Connection", (GuardedConnection,), own)
 
     async def start(self) -> None:
         """Accept connections."""
-        kind = type("Connection", (GuardedConnection,), {"limits": self._limits})
+        kind = self._kind
         config = uvicorn.Config(
             self._app,
             http=kind,
@@ -65,6 +68,12 @@ class RestListener:
         )
         self._watch = loop.create_task(self._look())
 
+    def begin_drain(self) -> None:
+        """Go on, but end each connection after its next answer."""
+        self._kind.draining = True
+        for connection in self._state.connections:
+            connection.begin_drain()  # type: ignore[union-attr]
+
     def stop_accepting(self) -> None:
         """Close the socket, and the connections that wait for nothing; the others after it."""
         if self._server is not None:
@@ -73,8 +82,8 @@ class RestListener:
             connection.shutdown()
 
     async def wait_idle(self) -> None:
-        """Until every request that had come is answered."""
-        while self._state.tasks:
+        """Until every request that has come by now is answered."""
+        if self._state.tasks:
             await asyncio.wait(list(self._state.tasks))
 
     async def close(self) -> None:

@@ -15,6 +15,7 @@ class Limits:
     """
 
     body_bytes: int = 16 * MIB
+    all_bodies_bytes: int = 256 * MIB  # of all REST requests that are sent or answered just now
     head_bytes: int = 32 * 1024  # request line and headers together
     headers: int = 100
     connections: int = 1000

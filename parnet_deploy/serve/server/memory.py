@@ -7,13 +7,16 @@ import gc
 import sys
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
-_MMAP_BYTES = 32 * 2**20  # the most that glibc takes
+_MMAP_BYTES = 4 * 2**20  # larger blocks go back to the system when they are freed
 _TRIM_BYTES = 128 * 2**20
 _PAD_BYTES = 16 * 2**20  # how much more than needed is taken at a time, and kept
 
 
 def keep_freed_memory() -> bool:
-    """Let malloc keep up to 128 MiB of what was freed; whether it was told so (glibc only).
+    """Let malloc keep small blocks that were freed, 128 MiB at the heap's end; whether it does.
+
+    Blocks of 4 MiB and more are not kept: many large bodies at a time would stay for ever, wherever
+    a small block that lives on lies behind them. Only glibc can be told so.
 
     By default glibc maps each block of more than 128 KiB anew and unmaps it when it is freed, and
     the kernel clears its pages each time. A request of 602 kB passes through several such blocks:

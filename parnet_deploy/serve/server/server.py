@@ -116,14 +116,17 @@ class Server:
     async def close(self, drain_s: float | None = None) -> None:
         """Refuse what comes, finish what is there, and end the rest after ``drain_s``.
 
+        Until what is there is finished, REST goes on to say that the server is stopping: 503, and
+        "not ready" to whoever asks for its health. Then nothing listens any more.
+
         Args:
             drain_s: None: as the options say.
         """
         patience_s = self._options.drain_s if drain_s is None else drain_s
         self._service.begin_drain()
         for listener in self._rest:
-            listener.stop_accepting()
-        waiting = [self._service.close(patience_s), *(x.wait_idle() for x in self._rest)]
+            listener.begin_drain()
+        waiting = [self._finish(patience_s)]
         if self._rpc is not None:
             waiting.append(self._rpc.close(patience_s))
         tasks = [asyncio.ensure_future(each) for each in waiting]
@@ -137,6 +140,15 @@ class Server:
         self._shell.flush()
         for task in done:
             task.result()
+
+    async def _finish(self, patience_s: float) -> None:
+        """Answer what is there, then listen no more, and answer what came in the meantime."""
+        await asyncio.gather(
+            self._service.close(patience_s), *(each.wait_idle() for each in self._rest)
+        )
+        for listener in self._rest:
+            listener.stop_accepting()
+        await asyncio.gather(*(each.wait_idle() for each in self._rest))
 
     async def _listen(self, options: ServerOptions) -> None:
         context = None if options.tls is None else options.tls.context()

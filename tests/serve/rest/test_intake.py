@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parnet_deploy.serve.protocol.refusal import RefusedError
 from parnet_deploy.serve.rest.intake import READ_BYTES, LargeBody
 from parnet_deploy.serve.security.limits import Limits
 from parnet_deploy.serve.security.token import Token
@@ -121,6 +123,60 @@ def test_a_large_body_of_a_refused_request_is_let_pass() -> None:
     serve(body, token=Token("0123456789abcdef"))
 
 
+async def connection_of(server):
+    (listener,) = server._rest
+    while not listener._state.connections:
+        await asyncio.sleep(0)
+    (connection,) = listener._state.connections
+    return connection
+
+
+@pytest.mark.parametrize(("path", "status"), [(INFER, 401), ("/v2/none", 401)])
+@pytest.mark.parametrize("sent", [0, 300_000])
+def test_nothing_is_kept_of_the_body_of_a_refused_request(path, status, sent) -> None:
+    async def body(server, service):
+        async with connected(server) as http:
+            connection = await connection_of(server)
+            http.send(request(path, Content_Length="1000000"))
+            http.send(bytes(sent))
+            assert (await http.reply()).status == status
+            http.send(bytes(1_000_000 - sent))
+            assert (await http.ask("/v2/health/live")).status == 200
+            assert connection.large_body is None
+            http.send(request(path, Content_Length="1000000") + bytes(500_000))
+            assert (await http.reply()).status == status
+            assert connection.large_body is None
+            assert len(connection.cycle.body) == 0
+
+    serve(body, token=Token("0123456789abcdef"))
+
+
+def test_a_body_that_was_begun_is_dropped_when_it_is_refused() -> None:
+    async def body(server, service):
+        async with connected(server) as http:
+            connection = await connection_of(server)
+            http.send(request(INFER, Content_Length="1000000") + bytes(500_000))
+            while connection.large_body is None or connection.large_body.filled < 500_000:
+                await asyncio.sleep(0)
+            large = connection.large_body
+            connection._refuse(RefusedError("too-slow", "body: not complete."))
+            assert (await http.reply()).status == 408
+            assert len(large.content) == 0
+            assert connection.cycle.large_body is None
+
+    serve(body)
+
+
+def test_what_comes_of_a_dropped_body_is_counted() -> None:
+    large = LargeBody(3 * READ_BYTES, 0)
+    large.advance(READ_BYTES)
+    large.discard()
+    for _ in range(2):
+        assert not large.is_complete
+        large.advance(len(large.free()))
+    assert large.is_complete
+
+
 def test_a_large_body_that_stops_coming_is_408() -> None:
     async def body(server, service):
         async with connected(server) as http:
@@ -146,3 +202,56 @@ def test_a_client_that_leaves_within_a_large_body_is_forgotten(caplog) -> None:
 
     serve(body)
     assert not [r for r in caplog.records if r.levelname in ("WARNING", "ERROR")]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_bodies_of_all_connections_together_are_bounded(chunked) -> None:
+    async def body(server, service):
+        service.held.clear()
+        content, length = binary_body(LARGE)
+        headers = {"Inference_Header_Content_Length": length}
+        whole = request(INFER, content, **headers)
+        async with connected(server) as one, connected(server) as two:
+            one.send(whole)
+            await service.until(lambda s: s.entered == 1)
+            if chunked:
+                two.send(request(INFER, Transfer_Encoding="chunked", **headers))
+                two.send(b"%x\r\n" % len(content) + content + b"\r\n0\r\n\r\n")
+            else:
+                two.send(whole)
+            reply = await two.reply()
+            assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+            assert "of all clients together" in reply.error
+            service.held.set()
+            np.testing.assert_array_equal(logits_of(await one.reply()), expected(LARGE))
+            one.send(whole)
+            np.testing.assert_array_equal(logits_of(await one.reply()), expected(LARGE))
+            connection = next(iter(server._rest[0]._state.connections))
+        while server._rest[0]._state.connections:
+            await asyncio.sleep(0)
+        assert connection.budget.taken == 0
+        assert service.entered == 2
+
+    serve(body, limits=Limits(all_bodies_bytes=1_000_000))
+
+
+def test_bodies_of_clients_that_leave_are_not_counted_any_more() -> None:
+    async def body(server, service):
+        service.held.clear()
+        first = request(INFER, json_body())
+        for content in (
+            request(INFER, Content_Length="500000") + bytes(300_000),
+            first + request(INFER, json_body()),
+            first + request(INFER, Content_Length="900") + bytes(800),
+        ):
+            async with connected(server) as http:
+                connection = await connection_of(server)
+                http.send(content)
+                while not connection.budget.taken:
+                    await asyncio.sleep(0)
+            while server._rest[0]._state.connections or server._rest[0]._state.tasks:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert connection.budget.taken == 0
+
+    serve(body)

@@ -108,23 +108,48 @@ def test_a_model_that_cannot_be_opened_ends_it() -> None:
     asyncio.run(asyncio.wait_for(main(), HANG_S))
 
 
-def test_closing_finishes_what_is_there_and_takes_no_more() -> None:
+@pytest.mark.parametrize("with_grpc", [False, True])
+def test_closing_finishes_what_is_there_and_says_that_it_takes_no_more(with_grpc) -> None:
     async def body(server, service):
         service.held.clear()
-        async with connected(server) as busy, connected(server) as idle:
-            assert (await idle.ask("/v2")).status == 200
+        async with connected(server) as busy, connected(server) as idle, connected(server) as mute:
+            assert (await idle.ask("/v2")).status == (await mute.ask("/v2")).status == 200
             busy.send(request(INFER, json_body()))
             await service.until(lambda s: s.entered == 1)
             closing = asyncio.ensure_future(server.close(HANG_S))
             await service.until(lambda s: s.closed)
+            reply = await idle.ask(INFER, json_body())
+            assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+            assert reply.headers["connection"] == "close"
             assert await idle.ended() == b""
-            with pytest.raises(ConnectionRefusedError):
-                await asyncio.open_connection("127.0.0.1", server.port)
+            async with connected(server) as new:
+                reply = await new.ask("/v2/health/ready")
+                assert (reply.status, reply.json()) == (400, {"ready": False})
+                assert reply.headers["connection"] == "close"
+                assert await new.ended() == b""
             service.held.set()
             reply = await busy.reply()
             np.testing.assert_allclose(logits_of(reply), expected(), rtol=1e-6)
             assert reply.headers["connection"] == "close"
             await closing
+            assert await mute.ended() == b""
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", server.port)
+
+    wire.serve(body, grpc_port=0 if with_grpc else None)
+
+
+def test_closing_does_not_wait_for_those_who_keep_asking() -> None:
+    async def body(server, service):
+        service.held.clear()
+        async with connected(server) as busy, connected(server) as late:
+            busy.send(request(INFER, json_body()))
+            await service.until(lambda s: s.entered == 1)
+            closing = asyncio.ensure_future(server.close(0.0))
+            await service.until(lambda s: s.closed)
+            late.send(request(INFER, Content_Length="100") + b"{")  # and no more of it
+            await closing
+            assert await late.ended() == b""
 
     wire.serve(body)
 
