@@ -90,6 +90,13 @@ JSON: one line when it is ready: url, grpc, metrics (null: not there), pid, mode
     show_default=True,
     help="Of a request.",
 )
+@click.option(
+    "--max-image-mpix",
+    type=click.IntRange(1, 89),
+    default=24,
+    show_default=True,
+    help="Million pixels of an encoded image.",
+)
 @click.option("--token-file", type=_READABLE, help="The token that clients must send.")
 @click.option("--tls-cert", type=_READABLE, help="Certificate chain (PEM).")
 @click.option("--tls-key", type=_READABLE, help="Its key (PEM).")
@@ -119,6 +126,7 @@ def command(
     max_queue: int,
     max_delay_ms: float,
     deadline_ms: float,
+    max_image_mpix: int,
     drain_seconds: float,
     watch: float | None,
     log_format: str,
@@ -164,6 +172,7 @@ def command(
             max_queue=max_queue,
             max_delay_ms=max_delay_ms,
             deadline_ms=deadline_ms,
+            max_image_pixels=max_image_mpix * 1_000_000,
             token_file=listen["token_file"],
         )
         _end(common, drained=serve_on_ray(common, ray, source, options))
@@ -173,7 +182,10 @@ def command(
         for path in directories
     ]
     service_options = ServiceOptions(
-        max_queue=max_queue, max_delay_ms=max_delay_ms, deadline_s=deadline_ms / 1e3
+        max_queue=max_queue,
+        max_delay_ms=max_delay_ms,
+        deadline_s=deadline_ms / 1e3,
+        max_image_pixels=max_image_mpix * 1_000_000,
     )
     findings = [found for found in examine(common.root) if found.group in _GROUPS]
     made: list[DeploymentServer] = []

@@ -86,6 +86,7 @@ class InferenceService:
                 threads=options.decoders,
                 max_waiting=max(options.max_queue, options.decoders),
                 max_image_bytes=options.max_image_bytes,
+                max_image_pixels=options.max_image_pixels,
                 clock=clock,
             )
             undo.callback(decoders.close)

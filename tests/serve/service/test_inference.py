@@ -445,6 +445,7 @@ class TestDocuments:
         {"deadline_s": 0},
         {"decoders": 0},
         {"max_image_bytes": 0},
+        {"max_image_pixels": 0},
     ],
 )
 def test_options_that_cannot_be_are_refused(wrong):
