@@ -155,6 +155,12 @@ def command(
     if ray is not None and watch is not None:
         raise click.UsageError("--watch is not for a Ray cluster. Send SIGHUP after a change.")
     options.address()  # what cannot be, before anything is built
+    service_options = ServiceOptions(
+        max_queue=max_queue,
+        max_delay_ms=max_delay_ms,
+        deadline_s=deadline_ms / 1e3,
+        max_image_pixels=max_image_mpix * 1_000_000,
+    )
     if ray is not None:
         ray.check(options)
     names: Sequence[str | None] = deployments or (None,)
@@ -181,12 +187,6 @@ def command(
         ModelOptions(path=path, backend=backend, plan=plan, slots=slots, threads=threads)
         for path in directories
     ]
-    service_options = ServiceOptions(
-        max_queue=max_queue,
-        max_delay_ms=max_delay_ms,
-        deadline_s=deadline_ms / 1e3,
-        max_image_pixels=max_image_mpix * 1_000_000,
-    )
     findings = [found for found in examine(common.root) if found.group in _GROUPS]
     made: list[DeploymentServer] = []
 

@@ -30,6 +30,11 @@ class ServiceOptions:
         _check("max_queue", self.max_queue, 0, 1_000_000)
         _check("max_delay_ms", self.max_delay_ms, 0, 60_000)
         _check("deadline_s", self.deadline_s, 0.001, 86_400)
+        if self.max_delay_ms >= self.deadline_s * 1e3:
+            raise SpecError(
+                f"max_delay_ms: got {self.max_delay_ms:g}, expected less than the deadline, "
+                f"{self.deadline_s * 1e3:g} ms. Let batches wait for less time."
+            )
         _check("decoders", self.decoders, 1, 256)
         _check("max_image_bytes", self.max_image_bytes, 1, 2**30)
         _check("max_image_pixels", self.max_image_pixels, 1, 2**31)
