@@ -107,6 +107,13 @@ JSON: one line when it is ready: url, grpc, metrics (null: not there), pid, mode
     show_default=True,
     help="The largest body of a request that is taken.",
 )
+@click.option(
+    "--max-image-mpix",
+    type=click.IntRange(1, 89),
+    default=24,
+    show_default=True,
+    help="Million pixels of an encoded image.",
+)
 @click.option("--token-file", type=_READABLE, help="The token that clients must send.")
 @click.option("--tls-cert", type=_READABLE, help="Certificate chain (PEM).")
 @click.option("--tls-key", type=_READABLE, help="Its key (PEM).")
@@ -149,6 +156,7 @@ def command(
     max_queue: int,
     max_delay_ms: float,
     deadline_ms: float,
+    max_image_mpix: int,
     drain_seconds: float,
     watch: float | None,
     log_format: str,
@@ -178,6 +186,12 @@ def command(
     if ray is not None and watch is not None:
         raise click.UsageError("--watch is not for a Ray cluster. Send SIGHUP after a change.")
     options.address()  # what cannot be, before anything is built
+    service_options = ServiceOptions(
+        max_queue=max_queue,
+        max_delay_ms=max_delay_ms,
+        deadline_s=deadline_ms / 1e3,
+        max_image_pixels=max_image_mpix * 1_000_000,
+    )
     if ray is not None:
         ray.check(options)
     names: Sequence[str | None] = deployments or (None,)
@@ -196,6 +210,7 @@ def command(
             max_queue=max_queue,
             max_delay_ms=max_delay_ms,
             deadline_ms=deadline_ms,
+            max_image_pixels=max_image_mpix * 1_000_000,
             token_file=listen["token_file"],
         )
         _end(common, drained=serve_on_ray(common, ray, source, options))
@@ -204,9 +219,6 @@ def command(
         ModelOptions(path=path, backend=backend, plan=plan, slots=slots, threads=threads)
         for path in directories
     ]
-    service_options = ServiceOptions(
-        max_queue=max_queue, max_delay_ms=max_delay_ms, deadline_s=deadline_ms / 1e3
-    )
     findings = [found for found in examine(common.root) if found.group in _GROUPS]
     made: list[DeploymentServer] = []
 

@@ -97,6 +97,7 @@ class RaySource:
     max_queue: int
     max_delay_ms: float
     deadline_ms: float
+    max_image_pixels: int
     token_file: Path | None
 
 
@@ -187,6 +188,7 @@ def _describe(
         max_queue=source.max_queue,
         max_delay_ms=source.max_delay_ms,
         deadline_ms=source.deadline_ms,
+        max_image_pixels=source.max_image_pixels,
         drain_s=options.drain_s,
         body_bytes=options.limits.body_bytes,
         token_file=None if token_file is None else str(token_file.absolute()),

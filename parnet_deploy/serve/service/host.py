@@ -135,6 +135,11 @@ class Host:
             task.add_done_callback(lambda done: self._forget(task, old))
             return {"model": name, "old": _summary(old.model), "new": _summary(new.model)}
 
+    def hurry(self) -> None:
+        """No request comes any more: those that wait for others to share a batch wait no longer."""
+        for generation in self._generations():
+            generation.scheduler.hurry()
+
     async def close(self, drain_s: float) -> None:
         """Answer what is owed, for so long at most, refuse the rest, and close everything."""
         self._closed = True

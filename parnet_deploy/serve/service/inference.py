@@ -86,6 +86,7 @@ class InferenceService:
                 threads=options.decoders,
                 max_waiting=max(options.max_queue, options.decoders),
                 max_image_bytes=options.max_image_bytes,
+                max_image_pixels=options.max_image_pixels,
                 clock=clock,
             )
             undo.callback(decoders.close)
@@ -112,6 +113,8 @@ class InferenceService:
     def begin_drain(self) -> None:
         """Refuse new requests from now on and say so in the readiness; go on with the others."""
         self._draining = True
+        for host in self._hosts.values():
+            host.hurry()
 
     async def close(self, drain_s: float = 0.0) -> None:
         """Answer what was accepted, for so long at most, refuse the rest, and close. Idempotent."""

@@ -374,6 +374,20 @@ class TestLife:
 
         run(main())
 
+    def test_draining_does_not_wait_for_companions(self, toy):
+        async def main():
+            clock = StillClock()  # in which the delay never ends
+            options = ServiceOptions(max_delay_ms=5000)
+            async with serve(toy, options, clock=clock) as service:
+                request = service.infer(ask(image_input(X)), arrived(at_s=clock.now()))
+                task = asyncio.ensure_future(request)
+                await asyncio.sleep(0)
+                assert not task.done()
+                service.begin_drain()
+                assert is_close((await task).outputs[0].data, EXPECTED)
+
+        run(main())
+
 
 class TestDocuments:
     @pytest.fixture
@@ -445,8 +459,14 @@ class TestDocuments:
         {"deadline_s": 0},
         {"decoders": 0},
         {"max_image_bytes": 0},
+        {"max_image_pixels": 0},
     ],
 )
 def test_options_that_cannot_be_are_refused(wrong):
     with pytest.raises(SpecError, match=rf"^{next(iter(wrong))}: got .*, expected .* to "):
         ServiceOptions(**wrong)
+
+
+def test_a_delay_as_long_as_the_deadline_is_refused():
+    with pytest.raises(SpecError, match=r"^max_delay_ms: got 500, expected less .*, 500 ms\."):
+        ServiceOptions(max_delay_ms=500.0, deadline_s=0.5)
