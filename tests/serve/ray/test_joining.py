@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,6 +110,39 @@ def test_what_is_not_there(address: str) -> None:
         joined_cluster(address, insecure=False),
     ):
         pytest.fail("it was joined")
+
+
+def test_tokens_are_in_force_after_ray_was_imported_without() -> None:
+    code = (
+        "import os; os.environ.pop('RAY_AUTH_MODE', None)\n"
+        "import ray\n"
+        "from parnet_deploy.serve.ray.cluster import is_open, joined_cluster\n"
+        "with joined_cluster(None, insecure=False, num_cpus=1, num_gpus=0,"
+        " object_store_memory=100_000_000):\n"
+        "    print('open:', is_open(ray.get_runtime_context().gcs_address))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "open: False" in done.stdout, done.stderr
+
+
+def test_a_head_that_does_not_start_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    logs = tmp_path / "session_1" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "gcs_server.err").write_text(
+        "[2026-11-25 04:45:00,396 C 7747 7747] (gcs_server) loader.cc:115:  no token\n*** Stack\n"
+    )
+
+    def fail(**_: Any) -> None:
+        raise TimeoutError(f"Timed out waiting for file {tmp_path}/session_1/port")
+
+    monkeypatch.setattr(ray, "init", fail)
+    with (
+        pytest.raises(ServeError, match=rf"\(gcs_server: no token\).*See {logs}\."),
+        joined_cluster(None, insecure=False, **SMALL),
+    ):
+        pytest.fail("it was started")
 
 
 def test_room() -> None:
