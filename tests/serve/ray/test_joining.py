@@ -153,11 +153,11 @@ def test_room() -> None:
     assert room.replicas(32, 0) == 0
 
 
-def need(cpus: int = 1) -> Need:
+def need(cpus: int = 1, gpus: int = 0) -> Need:
     model = ModelNeed(
         path=None, plan="cpu", digest="", backend="onnxruntime", gpus=0, threads=1, max_batch=4
     )
-    return Need(models=(model,), cpus=cpus, gpus=0, threads=1)
+    return Need(models=(model,), cpus=cpus, gpus=gpus, threads=1)
 
 
 SETTINGS = ReplicaSettings(models=(ModelSettings(path="/nowhere/toy", plan="cpu"),))
@@ -175,18 +175,25 @@ def test_ray_takes_what_it_is_told(scale: ScaleOptions) -> None:
     build(application.args)
 
 
-def plan_of(settings: ReplicaSettings, *, cpus: int = 1) -> Plan:
+def plan_of(settings: ReplicaSettings, **scale: int) -> Plan:
     return Plan(
         settings=settings,
-        deployment=deployment_options(ScaleOptions(), need(cpus), settings),
+        deployment=deployment_options(ScaleOptions(), need(**scale), settings),
         options=ServerOptions(port=free_ports(1)[0], grpc_port=None),
     )
 
 
-def test_no_room() -> None:
+@pytest.mark.parametrize(
+    ("scale", "step"),
+    [
+        ({"cpus": 9}, "9 CPUs and 0 GPUs, expected 1. Take fewer --replicas or --cpus."),
+        ({"gpus": 1}, "1 CPUs and 1 GPUs, expected 1. Take fewer --replicas, --cpus or --gpus."),
+    ],
+)
+def test_no_room(scale: dict[str, int], step: str) -> None:
     with (
-        pytest.raises(ServeError, match="got room for 0 replicas of 9 CPUs"),
-        served(plan_of(SETTINGS, cpus=9), **SMALL),
+        pytest.raises(ServeError, match=f"got room for 0 replicas of {step}"),
+        served(plan_of(SETTINGS, **scale), **SMALL),
     ):
         pytest.fail("it was served")
 
