@@ -7,6 +7,7 @@ one that is there is asked, without the token, whether it refuses.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import secrets
@@ -20,6 +21,7 @@ from typing import Any
 import grpc
 import ray
 from ray import _raylet
+from ray._private import services
 
 from ...errors import ServeError
 from .config import AUTH_MODE
@@ -71,7 +73,8 @@ def joined_cluster(address: str | None, *, insecure: bool, **more: Any) -> Itera
     try:
         if address is None:
             _ensure_token()
-        context = ray.init(address=address or "local", **options)
+        with _groups_of_their_own():
+            context = ray.init(address=address or "local", **options)
     except Exception as error:
         raise _not_joined(address, error) from error
     try:
@@ -123,6 +126,20 @@ def _ensure_token() -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(0o600)
     path.write_text(secrets.token_hex(32), encoding="ascii")
+
+
+@contextmanager
+def _groups_of_their_own() -> Iterator[None]:
+    """Keep Ctrl-C, and what else goes to a process group, from the processes that Ray starts now.
+
+    They would end before the application is taken down through them.
+    """
+    popen = services.ConsolePopen
+    services.ConsolePopen = functools.partial(popen, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen
 
 
 def _not_joined(address: str | None, error: Exception) -> ServeError:

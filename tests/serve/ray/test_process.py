@@ -144,3 +144,19 @@ def test_it_starts_where_nothing_is_set_and_makes_a_token_for_its_owner_alone(
         _, said = started.communicate()
     assert started.returncode == 0
     assert said.startswith("starting a Ray cluster")
+
+
+def test_a_signal_to_the_whole_process_group_stops_it_as_one_to_the_process_does(
+    deployment: Path,
+) -> None:
+    with started_verb(deployment, process_group=0) as (started, _):
+        below = [pid for pid in descendants(started.pid) if is_of_ray(pid)]
+        assert below
+        assert started.pid not in {os.getpgid(pid) for pid in below}
+        started.send_signal(signal.SIGTERM)  # as GNU timeout does it
+        os.killpg(started.pid, signal.SIGTERM)
+        _, said = started.communicate()
+    assert started.returncode == 0
+    last = said.splitlines()[-1]
+    assert last == "stopped", said
+    assert [pid for pid in below if is_of_ray(pid)] == []
