@@ -75,12 +75,14 @@ class RayChoice:
         Raises:
             ParnetDeployError: Of the wires or the numbers.
         """
-        from ..serve.ray.config import check_wires
+        from ..serve.ray.config import AUTH_MODE, check_wires
         from ..serve.ray.options import ScaleOptions
 
         check_wires(options)
         ScaleOptions(**self.scale)
         if self.write_config is None:
+            if not options.insecure:
+                os.environ.setdefault(AUTH_MODE, "token")  # Ray reads it when it is imported
             with needs("ray"):
                 import ray  # noqa: F401
 
@@ -157,6 +159,8 @@ def serve_on_ray(
             settings=settings, deployment=deployment, options=options, address=choice.address
         )
 
+    if choice.address is None:
+        common.output.note("starting a Ray cluster on this machine")
     return serve_until_stopped(make_plan, on_ready=lambda plan: _show(common, plan, source))
 
 
