@@ -122,19 +122,27 @@ class Server:
         self._service.begin_drain()
         for listener in self._rest:
             listener.stop_accepting()
-        waiting = [self._service.close(patience_s), *(x.wait_idle() for x in self._rest)]
-        if self._rpc is not None:
-            waiting.append(self._rpc.close(patience_s))
+        waiting = [self._drain(patience_s), *(x.wait_idle() for x in self._rest)]
         tasks = [asyncio.ensure_future(each) for each in waiting]
         # The service itself keeps to patience_s; what is left after it is connections.
         done, late = await asyncio.wait(tasks, timeout=patience_s + 1.0)
         for listener in self._rest:
             await listener.close()
         self._rest = []
+        if self._rpc is not None:
+            await self._rpc.close(0.0)
         for task in late:
             task.cancel()
         for task in done:
             task.result()
+
+    async def _drain(self, patience_s: float) -> None:
+        """The service, and only then gRPC, which until then answers that it drains."""
+        clock = asyncio.get_running_loop().time
+        until_s = clock() + patience_s
+        await self._service.close(patience_s)
+        if self._rpc is not None:
+            await self._rpc.close(max(0.0, until_s - clock()))
 
     async def _listen(self, options: ServerOptions) -> None:
         context = None if options.tls is None else options.tls.context()

@@ -460,6 +460,35 @@ def test_draining_lets_calls_finish_and_takes_no_more() -> None:
     wire.serve(body, port=None, grpc_port=0)
 
 
+def test_while_it_drains_new_connections_are_told_so() -> None:
+    class Draining(wire.FakeService):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drained = asyncio.Event()
+
+        def begin_drain(self) -> None:
+            super().begin_drain()
+            self.refusal = RefusedError("draining", "server: stopping.", retry_after_s=1.0)
+
+        async def close(self, drain_s: float = 0.0) -> None:
+            await self.drained.wait()
+            await super().close(drain_s)
+
+    async def body(server, service):
+        closing = asyncio.ensure_future(server.close(wire.HANG_S))
+        async with client_of(server) as client:
+            assert not (await client.call("ServerReady")).ready
+            call = client.call("ModelInfer", infer_request())
+            assert await refusal(call) == ("UNAVAILABLE", "server: stopping.")
+            assert dict(await call.trailing_metadata())["retry-after"] == "1"
+        service.drained.set()
+        await closing
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", server.grpc_port)
+
+    wire.serve(body, Draining, port=None, grpc_port=0)
+
+
 def test_a_server_that_ends_behind_our_back_is_replaced_on_the_same_port(caplog) -> None:
     async def body(server, service):
         for _ in range(2):
