@@ -27,7 +27,7 @@ from .refuse import abort, refusing
 
 _UNAUTHENTICATED = RefusedError(
     "unauthenticated",
-    "token: got none or a wrong one, expected the metadata authorization: Bearer TOKEN. "
+    "token: got none, a wrong one or several, expected the metadata authorization: Bearer TOKEN. "
     "Ask whoever runs the server.",
 )
 _UNKNOWN = RefusedError("not-offered", "method: got one that is not in the protocol.")
@@ -56,11 +56,12 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         """The handler of a call; it holds the token before the message is read."""
         method = handler_call_details.method
         if self._token is not None and method not in self._open:
-            given = None
-            for key, value in handler_call_details.invocation_metadata:
-                if key == "authorization":
-                    given = value if isinstance(value, bytes) else value.encode("latin-1")
-            if not self._token.admits(given):
+            given = [
+                value if isinstance(value, bytes) else value.encode("utf-8", "replace")
+                for key, value in handler_call_details.invocation_metadata
+                if key == "authorization"
+            ]
+            if len(given) != 1 or not self._token.admits(given[0]):
                 return self._refuse
         return self._handlers.get(method, self._unknown)
 

@@ -126,29 +126,37 @@ class Server:
         self._service.begin_drain()
         for listener in self._rest:
             listener.begin_drain()
-        waiting = [self._finish(patience_s)]
-        if self._rpc is not None:
-            waiting.append(self._rpc.close(patience_s))
+        waiting = [self._drain(patience_s)]
         tasks = [asyncio.ensure_future(each) for each in waiting]
         # The service itself keeps to patience_s; what is left after it is connections.
         done, late = await asyncio.wait(tasks, timeout=patience_s + 1.0)
         for listener in self._rest:
             await listener.close()
         self._rest = []
+        if self._rpc is not None:
+            await self._rpc.close(0.0)
         for task in late:
             task.cancel()
         self._shell.flush()
         for task in done:
             task.result()
 
-    async def _finish(self, patience_s: float) -> None:
-        """Answer what is there, then listen no more, and answer what came in the meantime."""
+    async def _drain(self, patience_s: float) -> None:
+        """Answer what is there, then listen no more, and answer what came in the meantime.
+
+        Until then both wires answer that the server is stopping.
+        """
+        clock = asyncio.get_running_loop().time
+        until_s = clock() + patience_s
         await asyncio.gather(
             self._service.close(patience_s), *(each.wait_idle() for each in self._rest)
         )
         for listener in self._rest:
             listener.stop_accepting()
-        await asyncio.gather(*(each.wait_idle() for each in self._rest))
+        waiting = [each.wait_idle() for each in self._rest]
+        if self._rpc is not None:
+            waiting.append(self._rpc.close(max(0.0, until_s - clock())))
+        await asyncio.gather(*waiting)
 
     async def _listen(self, options: ServerOptions) -> None:
         context = None if options.tls is None else options.tls.context()

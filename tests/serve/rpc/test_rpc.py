@@ -15,6 +15,7 @@ from parnet_deploy.serve.protocol import messages
 from parnet_deploy.serve.protocol.refusal import CODES, RefusedError
 from parnet_deploy.serve.rpc import listener
 from parnet_deploy.serve.security.limits import Limits
+from parnet_deploy.serve.security.token import Token
 from parnet_deploy.serve.server import process
 from parnet_deploy.serve.server.options import ServerOptions
 from parnet_deploy.serve.server.server import Server
@@ -243,6 +244,30 @@ def test_a_path_that_is_not_utf8_harms_nobody_else(caplog) -> None:
     wire.serve(body, port=None, grpc_port=0)
 
 
+SECRET = "sixteen-or-more-letters"
+
+
+def test_the_token_is_asked_for_once_and_before_the_message() -> None:
+    async def body(client, service):
+        right, wrong = ("authorization", f"Bearer {SECRET}"), ("authorization", "Bearer other")
+        await client.call("ModelInfer", infer_request(), metadata=(right,))
+        for metadata in ((), (wrong,), (right, wrong), (wrong, right), (right, right)):
+            call = client.call("ModelInfer", infer_request(), metadata=metadata)
+            assert (await refusal(call))[0] == "UNAUTHENTICATED"
+        assert service.entered == 1
+
+    serve(body, token=Token(SECRET))
+
+
+@pytest.mark.parametrize("sent", ["\xe2\x82\xac", "\xff", "\xc4\x80"])  # bytes, as latin-1
+def test_a_token_of_any_bytes_is_only_wrong(sent) -> None:
+    async def body(server, service):
+        data = await raw(server, http2.call(INFER, authorization=f"Bearer {sent}"), ANNOUNCED)
+        assert b"grpc-status\x0216" in data  # UNAUTHENTICATED
+
+    wire.serve(body, port=None, grpc_port=0, token=Token(SECRET))
+
+
 ANNOUNCED = http2.frame(http2.DATA, 0, 1, http2.message(b"abc", length=1000))
 INFER = f"/{messages.SERVICE}/ModelInfer"
 
@@ -434,6 +459,31 @@ def test_draining_lets_calls_finish_and_takes_no_more() -> None:
             assert (await refusal(client.call("ServerLive")))[0] == "UNAVAILABLE"
 
     wire.serve(body, port=None, grpc_port=0)
+
+
+def test_while_it_drains_new_connections_are_told_so() -> None:
+    class Draining(wire.FakeService):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drained = asyncio.Event()
+
+        async def close(self, drain_s: float = 0.0) -> None:
+            await self.drained.wait()
+            await super().close(drain_s)
+
+    async def body(server, service):
+        closing = asyncio.ensure_future(server.close(wire.HANG_S))
+        async with client_of(server) as client:
+            assert not (await client.call("ServerReady")).ready
+            call = client.call("ModelInfer", infer_request())
+            assert await refusal(call) == ("UNAVAILABLE", "server: it is stopping.")
+            assert dict(await call.trailing_metadata())["retry-after"] == "1"
+        service.drained.set()
+        await closing
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", server.grpc_port)
+
+    wire.serve(body, Draining, port=None, grpc_port=0)
 
 
 def test_a_server_that_ends_behind_our_back_is_replaced_on_the_same_port(caplog) -> None:
