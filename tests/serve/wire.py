@@ -112,11 +112,14 @@ def serve(body: Body, service_kind: type[FakeService] = FakeService, **options: 
     pages = options.pop("pages", None)
     metrics = options.pop("metrics", None)
     tracer = options.pop("tracer", None)
+    on_refused = options.pop("on_refused", None)
 
     async def main() -> None:
         service = service_kind()
         settings = ServerOptions(**{"port": 0, "grpc_port": None, "drain_s": 0.0, **options})
-        server = Server(service, settings, pages=pages, metrics=metrics, tracer=tracer)
+        server = Server(
+            service, settings, pages=pages, metrics=metrics, tracer=tracer, on_refused=on_refused
+        )
         async with server:
             await asyncio.wait_for(body(server, service), HANG_S)
         assert service.closed

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from ..protocol.refusal import RefusedError
+from ..protocol.refusal import Kind, RefusedError
 from ..protocol.request import Timings
 from ..security.limits import Limits
 from ..security.token import Token
@@ -19,6 +20,12 @@ from .router import Router
 from .routes import INFER_PATTERNS, OPEN, PATHS, Path
 
 _SMALL_BODY_BYTES = 64 * 1024  # of everything but infer
+
+_SINGLE: dict[bytes, Kind] = {
+    b"authorization": "unauthenticated",
+    b"inference-header-content-length": "invalid",
+    b"content-encoding": "invalid",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +81,8 @@ class RestApp:
         path = raw_path.decode("latin-1")
         what, peer = f"{method} {path}", peer_of(scope.get("client"))
         try:
+            if len(headers) < len(scope["headers"]):
+                _check_single(scope["headers"])
             answer, timings = await self._answer(method, path, headers, receive, request_id, at_s)
         except RefusedError as error:
             self._shell.refused("rest", request_id, what, error, at_s, peer=peer)
@@ -150,6 +159,16 @@ class RestApp:
             return refusal_answer(error)
         found = self._router.find(path)
         return refusal_answer(error, allow=", ".join(_methods(found[0])) if found else None)
+
+
+def _check_single(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse a second header of those that someone before us might read the other of."""
+    seen = Counter(name for name, _ in headers)
+    for name, kind in _SINGLE.items():
+        if seen[name] > 1:
+            raise RefusedError(
+                kind, f"headers: got {seen[name]} of {name.decode()}, expected one. Send one."
+            )
 
 
 def _methods(target: Target) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ since when a client keeps the connection waiting, which ``look`` acts upon.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, Literal
 
 import httptools
@@ -16,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from ..protocol.refusal import RefusedError
 from ..security.budget import Budget
 from ..security.limits import Limits
+from ..shells.shell import Shell
 from .answer import Answer, refusal_answer
 from .intake import READ_BYTES, LargeBody
 
@@ -32,6 +34,7 @@ class GuardedConnection(HttpToolsProtocol):
     limits = Limits()  # a listener's own, like its budget, are in its subclass
     budget = Budget(limits.all_bodies_bytes)
     draining = False
+    shell: Shell | None = None  # that counts and writes down what the connection itself refuses
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -49,8 +52,7 @@ class GuardedConnection(HttpToolsProtocol):
         """Refuse at once what is one connection too many."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
-            message = f"connections: got more than {self.limits.connections}. Try again later."
-            self._refuse(RefusedError("busy", message))
+            self._refuse(too_many_connections(self.limits.connections))
 
     def begin_drain(self) -> None:
         """The answer that is awaited is the last one; what comes later sees ``draining``."""
@@ -81,6 +83,7 @@ class GuardedConnection(HttpToolsProtocol):
             if in_head and self._phase == "head" and self._messages <= begun:
                 self._unparsed_bytes += len(data)  # all of it is head, and the head goes on
                 self._check_head(self._unparsed_bytes)
+            self._await_application()
         except httptools.HttpParserUpgrade:
             pass  # not spoken: the request is answered as if it had not asked
         except httptools.HttpParserError as error:
@@ -109,6 +112,12 @@ class GuardedConnection(HttpToolsProtocol):
         if self._header_count > self.limits.headers:
             message = f"headers: got more than {self.limits.headers}. Send fewer."
             raise RefusedError("too-large", message)
+        if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            raise RefusedError(
+                "invalid",
+                f"Transfer-Encoding: got {value.decode('latin-1')}, expected chunked. Compress the "
+                "body, if at all, under Content-Encoding.",
+            )
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -117,7 +126,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._enter("body")
         super().on_headers_complete()
         cycle: Any = self.cycle
-        cycle.large_body, cycle.taken_bytes = None, 0
+        cycle.large_body, cycle.taken_bytes, cycle.is_wanted = None, 0, False
         cycle.keep_alive = cycle.keep_alive and not self.draining
 
     def on_body(self, body: bytes) -> None:
@@ -149,6 +158,12 @@ class GuardedConnection(HttpToolsProtocol):
                 self.cycle.more_body = False
                 self.cycle.message_event.set()
             self._enter("idle" if self.cycle.response_complete else "answer")
+
+    def _await_application(self) -> None:
+        """Read no more of a body before the application has asked for it, or has answered."""
+        cycle: Any = self.cycle
+        if self._phase == "body" and not (cycle.is_wanted or cycle.response_complete):
+            self.flow.pause_reading()
 
     def _expect_large_body(self, cycle: Any) -> None:
         """Have the rest of a body received past the parser, if it is large and its length known.
@@ -241,6 +256,7 @@ class GuardedConnection(HttpToolsProtocol):
         An answer that was begun, or an earlier request's that is still awaited, cannot be replaced:
         then the connection just ends.
         """
+        request_id = self._write_down(error)
         cycle = self.cycle
         running = cycle is not None and not cycle.response_complete
         if running and (self.pipeline or cycle.response_started or not cycle.more_body):
@@ -251,12 +267,27 @@ class GuardedConnection(HttpToolsProtocol):
             cycle.response_started = cycle.response_complete = cycle.disconnected = True
             cycle.message_event.set()
             self._drop_body()
-        self.transport.write(_as_bytes(refusal_answer(error)))
+        self.transport.write(_as_bytes(refusal_answer(error), request_id))
         self.transport.close()
+
+    def _write_down(self, error: RefusedError) -> bytes | None:
+        """Count and log a refusal; what it is called."""
+        if self.shell is None:
+            return None
+        scope = self.scope if self._phase == "body" else None  # else it is an earlier request's
+        headers: dict[bytes, bytes] = dict(self.headers) if scope is not None else {}
+        request_id = self.shell.ids.take(headers.get(b"x-request-id"))
+        what = "connection"
+        if scope is not None and "raw_path" in scope:
+            what = f"{scope['method']} {scope['raw_path'].decode('latin-1')}"
+        at_s = time.perf_counter() - (self.loop.time() - self._since_s)
+        self.shell.refused("rest", request_id, what, error, at_s)
+        return request_id.encode("latin-1")
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         async def receive_whole() -> Any:
             self._expect_large_body(cycle)
+            cycle.is_wanted = True
             message = await cycle.receive()
             body: LargeBody | None = cycle.large_body
             if body is not None and message["type"] == "http.request":
@@ -292,14 +323,21 @@ def _announced(headers: list[tuple[bytes, bytes]]) -> tuple[int, int]:
     return length, header_length
 
 
+def too_many_connections(limit: int) -> RefusedError:
+    """What a connection beyond the limit is told."""
+    return RefusedError("busy", f"connections: got more than {limit}. Try again later.")
+
+
 def _too_slow(what: str, allowed_s: float) -> RefusedError:
     message = f"{what}: not complete after {allowed_s:.3g} s. Send it faster, or less of it."
     return RefusedError("too-slow", message)
 
 
-def _as_bytes(answer: Answer) -> bytes:
+def _as_bytes(answer: Answer, request_id: bytes | None) -> bytes:
     """An answer as it goes over the wire, with the end of the connection announced."""
-    headers = (*answer.headers, (b"content-length", b"%d" % len(answer.body)))
+    headers = [*answer.headers, (b"content-length", b"%d" % len(answer.body))]
+    if request_id is not None:
+        headers.append((b"x-request-id", request_id))
     lines = [name + b": " + value + b"\r\n" for name, value in headers]
     end = b"connection: close\r\n\r\n"
     return b"".join([STATUS_LINE[answer.status], *lines, end, answer.body])

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 from email.utils import formatdate
 from typing import Any
 
@@ -14,14 +15,24 @@ from uvicorn.server import ServerState
 
 from ..security.budget import Budget
 from ..security.limits import Limits
-from .connection import GuardedConnection
+from ..shells.logs import LOGGER
+from ..shells.shell import Shell
+from .connection import GuardedConnection, too_many_connections
 from .intake import Intake
 
 _LONGEST_LOOK_S = 0.5
+_PAUSE_S = 0.2
 
 
 class RestListener:
     """Serves an ASGI application on one socket. Everything happens on the running event loop.
+
+    Args:
+        app: What answers.
+        sock: Where.
+        limits: Sizes, times and counts.
+        shell: Counts and writes down what never comes to the application; None: nobody does.
+        tls: None: plain.
 
     Owns: the socket, once started.
     """
@@ -32,14 +43,17 @@ class RestListener:
         sock: socket.socket,
         *,
         limits: Limits | None = None,
+        shell: Shell | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._limits = limits or Limits()
-        self._app, self._socket, self._tls = app, sock, tls
+        self._app, self._socket, self._tls, self._shell = app, sock, tls, shell
         self._state = ServerState()
-        self._server: asyncio.Server | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._opening: set[asyncio.Task[None]] = set()
         self._watch: asyncio.Task[None] | None = None
-        own = {"limits": self._limits, "budget": Budget(self._limits.all_bodies_bytes)}
+        budget = Budget(self._limits.all_bodies_bytes)
+        own = {"limits": self._limits, "budget": budget, "shell": shell}
         self._kind: type[GuardedConnection] = type("Connection", (GuardedConnection,), own)
 
     async def start(self) -> None:
@@ -59,14 +73,47 @@ class RestListener:
         config.load()
         self._set_date()
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Intake(kind(config=config, server_state=self._state, app_state={})),
-            sock=self._socket,
-            ssl=self._tls,
-            backlog=1024,
-            ssl_handshake_timeout=None if self._tls is None else self._limits.head_s,
-        )
+        self._socket.setblocking(False)
+        self._make = lambda: Intake(kind(config=config, server_state=self._state, app_state={}))
+        self._accepting = loop.create_task(self._accept())
         self._watch = loop.create_task(self._look())
+
+    async def _accept(self) -> None:
+        """Take connections; with TLS, those that have not shaken hands yet are counted too."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(self._socket)
+            except ConnectionError:  # it has left already
+                continue
+            except OSError as error:  # as many files as the process may have are open
+                LOGGER.error("connections: none can be accepted for the moment; %s", error)
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            there = len(self._opening) + len(self._state.connections)
+            if self._tls is not None and there >= self._limits.connections:
+                sock.close()  # saying why would take the handshake
+                self._count_one_too_many()
+                continue
+            opening = loop.create_task(self._open(sock))
+            self._opening.add(opening)
+            opening.add_done_callback(self._opening.discard)
+            await asyncio.sleep(0)  # the others' turn, however many are waiting
+
+    def _count_one_too_many(self) -> None:
+        if self._shell is not None:
+            error = too_many_connections(self._limits.connections)
+            request_id = self._shell.ids.take(None)
+            self._shell.refused("rest", request_id, "connection", error, time.perf_counter())
+
+    async def _open(self, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # no TLS, too slow, or gone
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._make,
+                sock,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else self._limits.head_s,
+            )
 
     def begin_drain(self) -> None:
         """Go on, but end each connection after its next answer."""
@@ -75,9 +122,10 @@ class RestListener:
             connection.begin_drain()  # type: ignore[union-attr]
 
     def stop_accepting(self) -> None:
-        """Close the socket, and the connections that wait for nothing; the others after it."""
-        if self._server is not None:
-            self._server.close()
+        """Take no more connections, and close those that wait for nothing."""
+        for task in (self._accepting, *self._opening):
+            if task is not None:
+                task.cancel()
         for connection in list(self._state.connections):
             connection.shutdown()
 
@@ -93,8 +141,9 @@ class RestListener:
             connection.transport.abort()
         if self._watch is not None:
             self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
+        mine = [task for task in (self._watch, self._accepting, *self._opening) if task is not None]
+        await asyncio.gather(*mine, return_exceptions=True)
+        self._socket.close()
         await self.wait_idle()
 
     async def _look(self) -> None:

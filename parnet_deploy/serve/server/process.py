@@ -10,6 +10,7 @@ from importlib import import_module
 
 from ...errors import ParnetDeployError, ServeError
 from ..shells.logs import LOGGER
+from .files import raise_file_limit, too_few_files
 from .memory import keep_freed_memory, spare_collector
 from .server import Server
 
@@ -43,7 +44,7 @@ def serve_until_stopped(
     """
     keep_freed_memory()
     run = _event_loop_runner()
-    return run(_Process(make_server, on_ready, reload, watch_s).run())
+    return run(_Process(make_server, on_ready, reload, watch_s, raise_file_limit()).run())
 
 
 class _Process:
@@ -53,9 +54,10 @@ class _Process:
         on_ready: Callable[[Server], None],
         reload: Reload | None,
         watch_s: float | None,
+        files: int,
     ) -> None:
         self._make_server, self._on_ready = make_server, on_ready
-        self._reload_models, self._watch_s = reload, watch_s
+        self._reload_models, self._watch_s, self._files = reload, watch_s, files
         self._stop, self._at_once = asyncio.Event(), asyncio.Event()
         self._changed = asyncio.Event()
         self._told = ""  # of a reload that failed
@@ -66,6 +68,9 @@ class _Process:
             loop.add_signal_handler(number, self._on_stop)
         loop.add_signal_handler(signal.SIGHUP, self._changed.set)
         server = self._make_server()
+        warning = too_few_files(self._files, server.options.limits.connections)
+        if warning is not None:
+            LOGGER.warning(warning)
         if not await _unless(self._stop, server.start()):
             await server.close(drain_s=0.0)
             return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -62,7 +63,7 @@ class Server:
         on_refused: OnRefused | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        self._service, self._options = service, options or ServerOptions()
+        self._service, self.options = service, options or ServerOptions()
         self._pages = dict(pages or {})
         self._shell = Shell(service, on_refused=on_refused, tracer=tracer)
         if metrics is not None:
@@ -80,7 +81,7 @@ class Server:
     @property
     def url(self) -> str | None:
         """Where REST is answered; None if it is not."""
-        scheme = "http" if self._options.tls is None else "https"
+        scheme = "http" if self.options.tls is None else "https"
         return None if self.port is None else f"{scheme}://{_host(self.address)}:{self.port}"
 
     @property
@@ -102,7 +103,7 @@ class Server:
             ServeError: An address, port or certificate cannot be used.
             ParnetDeployError: A model cannot be opened; nothing listens any more.
         """
-        options = self._options
+        options = self.options
         self.address = options.address()
         for warning in options.warnings(self.address):
             LOGGER.warning(warning)
@@ -122,7 +123,7 @@ class Server:
         Args:
             drain_s: None: as the options say.
         """
-        patience_s = self._options.drain_s if drain_s is None else drain_s
+        patience_s = self.options.drain_s if drain_s is None else drain_s
         self._service.begin_drain()
         for listener in self._rest:
             listener.begin_drain()
@@ -172,7 +173,7 @@ class Server:
             )
             sock = bind(self.address, options.port, "--port")
             self.port = sock.getsockname()[1]
-            await self._add(RestListener(app, sock, limits=options.limits, tls=context))
+            await self._add(app, sock, context)
         if options.metrics_port is not None and self._metrics is not None:
             app = RestApp(
                 self._shell,
@@ -182,7 +183,7 @@ class Server:
             )
             sock = bind(LOOPBACK, options.metrics_port, "--metrics-port")
             self.metrics_port = sock.getsockname()[1]
-            await self._add(RestListener(app, sock, limits=options.limits))
+            await self._add(app, sock)
         if options.grpc_port is not None:
             self._rpc = RpcListener(
                 self._shell,
@@ -200,7 +201,11 @@ class Server:
         self._service.begin_drain()
         self.lost.set()
 
-    async def _add(self, listener: RestListener) -> None:
+    async def _add(
+        self, app: RestApp, sock: socket.socket, tls: ssl.SSLContext | None = None
+    ) -> None:
+        limits = self.options.limits
+        listener = RestListener(app, sock, limits=limits, shell=self._shell, tls=tls)
         await listener.start()
         self._rest.append(listener)
 

@@ -10,6 +10,7 @@ import pytest
 from parnet_deploy.serve.rest.answer import Answer
 from parnet_deploy.serve.rest.app import Page
 from parnet_deploy.serve.security.limits import Limits
+from parnet_deploy.serve.security.token import Token
 from tests.serve.wire import INFER, connected, json_body, logits_of, request, serve
 
 QUICK_S = 0.05
@@ -33,6 +34,8 @@ async def check_alive(server) -> None:
         b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: identity\r\nContent-Length: 1\r\n\r\n{",
         b"CONNECT / HTTP/1.1\r\n\r\n",
         b"GET http://[/ HTTP/1.1\r\n\r\n",
         b"GET /\xff HTTP/1.1\r\n\r\n",
@@ -196,6 +199,61 @@ def test_one_connection_too_many_is_503() -> None:
     serve(body, limits=Limits(connections=2))
 
 
+@pytest.mark.parametrize(
+    ("content", "kind", "what", "request_id"),
+    [
+        (b"GET\r\n\r\n", "invalid", "connection", None),
+        (b"GET / HTTP/1.1\r\nA: " + b"x" * 3000, "too-large", "connection", None),
+        (b"GET / HTTP/1.1\r\nHo", "too-slow", "connection", None),
+        (
+            request(INFER, X_Request_ID="mine", Content_Length="9") + b"{",
+            "too-slow",
+            f"POST {INFER}",
+            "mine",
+        ),
+        (
+            request(INFER, X_Request_ID="mine", Transfer_Encoding="chunked") + b"zz\r\n",
+            "invalid",
+            f"POST {INFER}",
+            "mine",
+        ),
+    ],
+)
+def test_what_the_connection_refuses_is_counted_and_written_down(
+    caplog, content, kind, what, request_id
+) -> None:
+    counted = []
+
+    async def body(server, service):
+        async with connected(server) as http:
+            http.send(content)
+            reply = await http.reply()
+            assert reply.status >= 400
+            assert await http.ended() == b""
+            (record,) = [r for r in caplog.records if hasattr(r, "fields")]
+            assert record.fields["what"] == what
+            assert record.fields["status"] == kind
+            assert record.fields["id"] == reply.headers["x-request-id"]
+            assert request_id in (None, reply.headers["x-request-id"])
+
+    limits = Limits(head_bytes=2000, head_s=QUICK_S, body_s=QUICK_S)
+    serve(body, limits=limits, on_refused=lambda *refused: counted.append(refused))
+    assert counted == [("rest", kind)]
+
+
+def test_a_connection_too_many_is_counted() -> None:
+    counted = []
+
+    async def body(server, service):
+        async with connected(server) as one, connected(server) as two:
+            assert (await one.ask(ALIVE)).status == 200
+            assert (await two.reply()).headers["x-request-id"]
+
+    limits = Limits(connections=1)
+    serve(body, limits=limits, on_refused=lambda *refused: counted.append(refused))
+    assert counted == [("rest", "busy")]
+
+
 def test_a_client_that_leaves_cancels_its_request(caplog) -> None:
     async def body(server, service):
         service.held.clear()
@@ -255,3 +313,27 @@ def test_small_answers_do_not_wait_for_acknowledgements() -> None:
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
     serve(body)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "status"),
+    [
+        ("Authorization", ("Bearer 0123456789abcdef", "Bearer wrong"), 401),
+        ("Authorization", ("Bearer wrong", "Bearer 0123456789abcdef"), 401),
+        ("Inference-Header-Content-Length", ("10", "12"), 400),
+        ("Content-Encoding", ("gzip", "identity"), 400),
+    ],
+)
+def test_two_headers_where_one_is_expected_are_refused(name, values, status) -> None:
+    async def body(server, service):
+        async with connected(server) as http:
+            lines = [f"POST {INFER} HTTP/1.1", "Content-Length: 2"]
+            if status != 401:
+                lines.append("Authorization: Bearer 0123456789abcdef")
+            lines += [f"{name}: {value}" for value in values]
+            http.send("\r\n".join(lines).encode() + b"\r\n\r\n{}")
+            reply = await http.reply()
+            assert (reply.status, f"got 2 of {name.lower()}" in reply.error) == (status, True)
+        assert service.entered == 0
+
+    serve(body, token=Token("0123456789abcdef"))

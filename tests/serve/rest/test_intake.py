@@ -57,6 +57,24 @@ def test_a_large_tensor_arrives_whole_and_aligned() -> None:
     serve(body)
 
 
+def test_a_body_is_not_read_before_it_is_asked_for() -> None:
+    """Or all of it is parsed and copied where the loop reads several times in one go: uvloop's."""
+
+    async def body(server, service):
+        content, length = binary_body(LARGE)
+        async with connected(server) as http:
+            connection = await connection_of(server)
+            whole = request(INFER, content, Inference_Header_Content_Length=length)
+            connection.data_received(whole[:READ_BYTES])  # the application has not run yet
+            assert connection.flow.read_paused
+            http.send(whole[READ_BYTES:])
+            np.testing.assert_array_equal(logits_of(await http.reply()), expected(LARGE))
+            assert not connection.flow.read_paused
+            assert service.requests[-1].inputs[0].data.flags.aligned
+
+    serve(body)
+
+
 @pytest.mark.parametrize("piece", [1 << 20, 65_537, 10_000])
 def test_however_it_is_cut_and_whatever_comes_behind(piece) -> None:
     async def body(server, service):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 
 import grpc
@@ -147,3 +148,38 @@ def test_an_encrypted_key_is_called_so(folder, tmp_path) -> None:
     changed = TlsFiles(certificate=folder / "server.pem", key=locked)
     with pytest.raises(ServeError, match=r"^key .*locked\.key: got one that is encrypted"):
         serve(lambda server, service: None, tls=changed)
+
+
+def test_connections_that_never_shake_hands_count_too(folder) -> None:
+    counted = []
+
+    async def body(server, service):
+        (listener,) = server._rest
+        async with connected(server) as one, connected(server) as two:
+            while len(listener._opening) < 2:
+                await asyncio.sleep(0)
+            async with connected(server) as three:
+                assert await three.ended() == b""
+            assert len(listener._opening) == 2
+            one.abort()
+            while len(listener._opening) == 2:
+                await asyncio.sleep(0)
+            async with connected(server, tls=context(folder)) as http:
+                assert (await http.ask("/v2")).status == 200
+                async with connected(server) as four:
+                    assert await four.ended() == b""
+            assert not two.reader.at_eof()
+
+    limits = Limits(connections=2)
+    serve(body, tls=files(folder), limits=limits, on_refused=lambda *each: counted.append(each))
+    assert counted == [("rest", "busy")] * 2
+
+
+def test_a_connection_that_never_shakes_hands_ends(folder) -> None:
+    async def body(server, service):
+        async with connected(server) as http:
+            assert await http.ended() == b""
+        while server._rest[0]._opening:
+            await asyncio.sleep(0)
+
+    serve(body, tls=files(folder), limits=Limits(head_s=0.05))

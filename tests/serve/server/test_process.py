@@ -19,6 +19,7 @@ from tests.serve.wire import HANG_S, INFER, connected, json_body, request
 @pytest.fixture(autouse=True)
 def _not_this_process(monkeypatch) -> None:
     monkeypatch.setattr(process, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(process, "raise_file_limit", lambda: 2000)
 
 
 class Run:
@@ -67,6 +68,16 @@ def test_a_signal_drains(number) -> None:
             assert (await http.reply()).status == 200
 
     assert Run(scenario).start()
+
+
+def test_a_low_limit_of_open_files_is_told(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(process, "raise_file_limit", lambda: 100)
+
+    async def scenario(server, service):
+        stop()
+
+    assert Run(scenario).start()
+    assert "open files: got a limit of 100" in caplog.text
 
 
 def test_a_second_signal_ends_it_at_once() -> None:
