@@ -275,6 +275,7 @@ def _show(
     cards = server.service.describe()["models"]
     warnings = [
         *options.warnings(server.address),
+        *server.service.warnings(),
         *(f"{f.name}: {f.detail}; {f.fix}" for f in findings if f.status == "warning"),
     ]
     metrics = server.url and f"{server.url}/metrics"

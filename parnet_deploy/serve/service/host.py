@@ -244,6 +244,8 @@ class Host:
     def _announce(self) -> None:
         model = self.model
         self._metrics.runs(model.name, _facts(model))
+        if model.warning is not None:
+            _LOG.warning("%s", model.warning)
         _LOG.info("model %s: now answered by %s", model.name, _facts(model))
 
     def _forget(self, task: asyncio.Task[None], old: Generation) -> None:

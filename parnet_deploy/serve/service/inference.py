@@ -181,6 +181,11 @@ class InferenceService:
         """What a person should know of the model that answers; see ``model.card``."""
         return self._find(name, "").model.card
 
+    def warnings(self) -> list[str]:
+        """What whoever runs the server should know of its models."""
+        found = (host.model.warning for host in self._hosts.values())
+        return [warning for warning in found if warning is not None]
+
     def describe(self) -> Document:
         """The server for people: name, version, ready, and the card of each model."""
         return {
