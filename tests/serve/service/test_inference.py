@@ -12,7 +12,7 @@ from parnet_deploy.errors import CheckFailedError, DeviceLostError, ExecutionErr
 from parnet_deploy.preprocess import load_image
 from parnet_deploy.serve.model import served_model
 from parnet_deploy.serve.model.options import ModelOptions
-from parnet_deploy.serve.protocol.refusal import RefusedError
+from parnet_deploy.serve.protocol.refusal import DRAINING_RETRY_S, RefusedError
 from parnet_deploy.serve.protocol.request import WantedOutput
 from parnet_deploy.serve.service.inference import InferenceService
 from parnet_deploy.serve.service.options import ServiceOptions
@@ -337,7 +337,8 @@ class TestLife:
             await asyncio.sleep(0)
             assert not service.is_ready()
             assert service.is_live()
-            assert (await refusal(service.infer(ask(image_input(X)), arrived()))).kind == "draining"
+            error = await refusal(service.infer(ask(image_input(X)), arrived()))
+            assert (error.kind, error.retry_after_s) == ("draining", DRAINING_RETRY_S)
             assert not held.closed
             held.let()
             for task in tasks:
@@ -368,7 +369,8 @@ class TestLife:
             assert not any(task.done() for task in tasks)
             clock.advance(0.2)
             for task in tasks:
-                assert (await refusal(task)).kind == "draining"
+                error = await refusal(task)
+                assert (error.kind, error.retry_after_s) == ("draining", DRAINING_RETRY_S)
             held.let()
             await closing
             assert held.closed
