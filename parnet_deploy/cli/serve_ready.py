@@ -32,7 +32,10 @@ def show(
 ) -> None:
     """Say where it listens, what answers, and on what machine."""
     cards = server.service.describe()["models"]
-    of_machine = [f"{f.name}: {f.detail}; {f.fix}" for f in findings if f.status == "warning"]
+    shown_here = [
+        *server.service.warnings(),
+        *(f"{f.name}: {f.detail}; {f.fix}" for f in findings if f.status == "warning"),
+    ]
     metrics = server.url and f"{server.url}/metrics"
     if server.metrics_port is not None:
         metrics = f"http://127.0.0.1:{server.metrics_port}/metrics"
@@ -42,7 +45,7 @@ def show(
         "metrics": metrics,
         "pid": os.getpid(),
         "models": list(cards),
-        "warnings": [*options.warnings(server.address), *of_machine],
+        "warnings": [*options.warnings(server.address), *shown_here],
     }
     if common.output.as_json:
         click.echo(json.dumps(document))
@@ -62,8 +65,8 @@ def show(
         render.heading("serving", ", ".join(cards)),
         render.facts(rows),
     ]
-    if of_machine:  # the others are in the log
-        drawing += ["", *render.lines("!", "warn", of_machine)]
+    if shown_here:  # the others are in the log
+        drawing += ["", *render.lines("!", "warn", shown_here)]
     if server.port is not None:
         curl = curl_command(options, server.address, server.port, next(iter(cards)), token_file)
         drawing += ["", render.next_step((curl, ""))]

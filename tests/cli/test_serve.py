@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from parnet_deploy.preprocess import Preprocessing
 from tests.serve.security.certificates import make_authority, make_certificate
 from tests.serve.service_toys import SIDE, publish
 from tests.serve.wire import HANG_S
@@ -114,6 +115,14 @@ def test_it_serves_the_only_deployment_until_sigterm(toy: Path, start: Start) ->
     assert code == 0
     assert errors.splitlines()[0] == "using toy: the only deployment in engines"
     assert errors.splitlines()[-1] == "stopped"
+
+
+def test_images_that_it_cannot_take_are_warned_of(workplace: Path, start: Start) -> None:
+    wrong = Preprocessing(height=2 * SIDE, width=SIDE)
+    publish(workplace / "engines" / "toy", preprocessing=wrong)
+    served = start("--no-grpc")
+    assert any("takes tensors, not images: its prep" in text for text in served.ready["warnings"])
+    assert "takes tensors, not images: its prep" in served.stop()[1]
 
 
 def test_sigint_ends_it_too_and_one_wire_is_enough(toy: Path, start: Start) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...errors import InputError
 from ...preprocess import Preprocessing, load_image
 from ..clock import Clock
-from ..protocol.refusal import RefusedError
+from ..protocol.refusal import DRAINING_RETRY_S, RefusedError
 
 Images = NDArray[np.float32]  # (N, C, H, W)
 
@@ -65,8 +65,8 @@ class Decoders:
         if self._waiting and self._waiting + len(encoded) > self._max_waiting:
             raise RefusedError(
                 "busy",
-                f"decoders: got {self._waiting} images waiting, expected at most "
-                f"{self._max_waiting} with {len(encoded)} more. Try again later.",
+                f"decoders: their queue is full: {self._waiting} of {self._max_waiting} images "
+                f"wait, no room for {len(encoded)} more. Try again later.",
                 retry_after_s=self._waiting * self._each_s / self._threads,
             )
         ahead_s = self._waiting * self._each_s / self._threads
@@ -175,7 +175,11 @@ def _tell(loop: asyncio.AbstractEventLoop, settle: Callable[[], None]) -> None:
 def _copy_outcome(work: Future[Images], answer: asyncio.Future[Images]) -> None:
     if work.cancelled():
         answer.set_exception(
-            RefusedError("draining", "decoders: the server is stopping. Ask another one.")
+            RefusedError(
+                "draining",
+                "decoders: the server is stopping. Ask another one.",
+                retry_after_s=DRAINING_RETRY_S,
+            )
         )
     elif (error := work.exception()) is not None:
         answer.set_exception(error)

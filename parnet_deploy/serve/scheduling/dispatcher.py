@@ -166,8 +166,8 @@ class Dispatcher:
             return
         raise RefusedError(
             "busy",
-            f"model {self._model}: got {images} images waiting, expected at most {most} with "
-            f"{ticket.count} more. Try again later.",
+            f"model {self._model}: the queue is full: {images} of --max-queue {most} images wait, "
+            f"no room for {ticket.count} more. Try again later.",
             retry_after_s=max(self.free_in_s(now), own_s),
         )
 

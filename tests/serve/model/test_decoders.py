@@ -13,7 +13,7 @@ from parnet_deploy.preprocess import load_image
 from parnet_deploy.serve.clock import LoopClock
 from parnet_deploy.serve.model import decoders as module
 from parnet_deploy.serve.model.decoders import Decoders
-from parnet_deploy.serve.protocol.refusal import RefusedError
+from parnet_deploy.serve.protocol.refusal import DRAINING_RETRY_S, RefusedError
 from tests.serve.scheduling.scheduling_toys import StillClock
 from tests.serve.service_toys import PREPROCESSING, picture, run
 
@@ -106,6 +106,7 @@ def test_no_more_wait_than_may(gate):
             await asyncio.sleep(0)
             error = await refusal(found.decode([content], PREPROCESSING, FAR))
             assert error.kind == "busy"
+            assert "queue is full: 3 of 3 images wait, no room for 1 more." in str(error)
             gate.set()
             assert [len(images) for images in await asyncio.gather(*tasks)] == [2, 1]
             assert len(await found.decode([content] * 3, PREPROCESSING, FAR)) == 3
@@ -235,7 +236,8 @@ def test_what_waits_when_it_is_closed_is_refused(gate):
             )
             await asyncio.sleep(0)
             found.close()
-            assert (await refusal(waiting)).kind == "draining"
+            error = await refusal(waiting)
+            assert (error.kind, error.retry_after_s) == ("draining", DRAINING_RETRY_S)
             gate.set()
             assert len(await running) == 1
 

@@ -319,11 +319,17 @@ def test_a_server_without_cards_is_used_all_the_same(
     tab.close()
 
 
-def test_a_model_without_preprocessing_says_so(browser: Browser, server: str, stub: Stub) -> None:
+@pytest.mark.parametrize("reason", [None, "pillow is not installed"])
+def test_a_model_that_takes_no_images_says_why(
+    browser: Browser, server: str, stub: Stub, reason: str | None
+) -> None:
     stub.inputs = ("image",)
+    if reason is not None:
+        stub.cards = [{**CARDS[0], "tensors_only": reason}]
     tab = browser.open(server)
     tab.wait_shown("#card-problem")
-    assert "takes tensors, not images" in tab.text("#card-problem")
+    why = reason or "its deployment has no preprocessing"
+    assert tab.text("#card-problem") == f"This model takes tensors, not images: {why}."
     tab.close()
 
 

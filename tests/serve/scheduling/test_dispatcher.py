@@ -168,6 +168,8 @@ class TestAdmission:
             queue.submit(ticket(n=n), 0.0)
         error = self.refused(queue, ticket(), 0.5)
         assert (error.kind, error.code.http, error.retry_after_s) == ("busy", 503, 2.0)
+        full = "the queue is full: 3 of --max-queue 3 images wait, no room for 1 more. Try"
+        assert full in str(error)
 
     def test_a_request_larger_than_the_queue_may_wait_alone(self):
         queue = dispatcher(max_batch=4, max_queue=2)

@@ -10,8 +10,9 @@ import pytest
 from parnet_deploy import __version__
 from parnet_deploy.errors import CheckFailedError, DeviceLostError, ExecutionError, SpecError
 from parnet_deploy.preprocess import load_image
+from parnet_deploy.serve.model import served_model
 from parnet_deploy.serve.model.options import ModelOptions
-from parnet_deploy.serve.protocol.refusal import RefusedError
+from parnet_deploy.serve.protocol.refusal import DRAINING_RETRY_S, RefusedError
 from parnet_deploy.serve.protocol.request import WantedOutput
 from parnet_deploy.serve.service.inference import InferenceService
 from parnet_deploy.serve.service.options import ServiceOptions
@@ -336,7 +337,8 @@ class TestLife:
             await asyncio.sleep(0)
             assert not service.is_ready()
             assert service.is_live()
-            assert (await refusal(service.infer(ask(image_input(X)), arrived()))).kind == "draining"
+            error = await refusal(service.infer(ask(image_input(X)), arrived()))
+            assert (error.kind, error.retry_after_s) == ("draining", DRAINING_RETRY_S)
             assert not held.closed
             held.let()
             for task in tasks:
@@ -367,7 +369,8 @@ class TestLife:
             assert not any(task.done() for task in tasks)
             clock.advance(0.2)
             for task in tasks:
-                assert (await refusal(task)).kind == "draining"
+                error = await refusal(task)
+                assert (error.kind, error.retry_after_s) == ("draining", DRAINING_RETRY_S)
             held.let()
             await closing
             assert held.closed
@@ -465,6 +468,18 @@ class TestDocuments:
 def test_options_that_cannot_be_are_refused(wrong):
     with pytest.raises(SpecError, match=rf"^{next(iter(wrong))}: got .*, expected .* to "):
         ServiceOptions(**wrong)
+
+
+def test_a_model_that_takes_no_images_though_it_could_is_warned_of(toy, monkeypatch, caplog):
+    monkeypatch.setattr(served_model.importlib.util, "find_spec", lambda name: None)
+
+    async def main():
+        async with serve(toy) as service:
+            return service.warnings()
+
+    (warning,) = run(main())
+    assert "pillow is not installed" in warning
+    assert [one.getMessage() for one in caplog.records if one.levelname == "WARNING"] == [warning]
 
 
 def test_a_delay_as_long_as_the_deadline_is_refused():
