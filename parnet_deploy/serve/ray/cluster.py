@@ -7,7 +7,6 @@ one that is there is asked, without the token, whether it refuses.
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import secrets
@@ -21,10 +20,10 @@ from typing import Any
 import grpc
 import ray
 from ray import _raylet
-from ray._private import services
 
 from ...errors import ServeError
 from .config import AUTH_MODE
+from .internals import errors_in_the_log, groups_of_their_own
 
 AUTO = "auto"
 _TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -73,21 +72,17 @@ def joined_cluster(address: str | None, *, insecure: bool, **more: Any) -> Itera
     try:
         if address is None:
             _ensure_token()
-        with _groups_of_their_own():
+        with groups_of_their_own():
             context = ray.init(address=address or "local", **options)
     except Exception as error:
         raise _not_joined(address, error) from error
-    try:
-        gcs = str(context.address_info["gcs_address"])
-        if not insecure and is_open(gcs):
-            raise ServeError(
-                f"Ray cluster {gcs}: got an answer without a token, expected a refusal: whoever "
-                f"reaches its ports can run code on it. Start it with {AUTH_MODE}=token "
-                f"({_DOCUMENTATION}), or add --insecure if a network of its own protects it."
-            )
-        yield _room()
-    finally:
-        ray.shutdown()
+    with errors_in_the_log():
+        try:
+            if not insecure:
+                _check_closed(str(context.address_info["gcs_address"]))
+            yield _room()
+        finally:
+            ray.shutdown()
 
 
 def is_open(gcs_address: str) -> bool:
@@ -128,20 +123,6 @@ def _ensure_token() -> None:
     path.write_text(secrets.token_hex(32), encoding="ascii")
 
 
-@contextmanager
-def _groups_of_their_own() -> Iterator[None]:
-    """Keep Ctrl-C, and what else goes to a process group, from the processes that Ray starts now.
-
-    They would end before the application is taken down through them.
-    """
-    popen = services.ConsolePopen
-    services.ConsolePopen = functools.partial(popen, process_group=0)
-    try:
-        yield
-    finally:
-        services.ConsolePopen = popen
-
-
 def _not_joined(address: str | None, error: Exception) -> ServeError:
     """What to say of an error of ``ray.init``; of a new cluster, why its head has not started."""
     got = _first_line(error)
@@ -171,6 +152,16 @@ def _check_reachable(address: str) -> None:
             f"Ray cluster {address}: got {error}, expected to connect. Name HOST:PORT of the head "
             "node, as `ray start --head` shows it, or auto for the cluster of this machine."
         ) from error
+
+
+def _check_closed(gcs_address: str) -> None:
+    if is_open(gcs_address):
+        raise ServeError(
+            f"Ray cluster {gcs_address}: got an answer without a token, expected a refusal: "
+            "whoever reaches its ports can run code on it. Start it with "
+            f"{AUTH_MODE}=token ({_DOCUMENTATION}), or add --insecure if a network of its own "
+            "protects it."
+        )
 
 
 def _check_mode(mode: str) -> None:
