@@ -1,15 +1,15 @@
 """Image and label files: which there are, and what is in them as plain pixels and names.
 
 Files are hostile until decoded: only raster formats that Pillow decodes itself are tried, judged
-by content and not by name (an EPS file would start Ghostscript), within Pillow's limit on pixels,
-and whatever a decoder raises becomes one error that names the file.
+by content and not by name (an EPS file would start Ghostscript), within Pillow's limit on pixels
+or a lower one, and whatever a decoder raises becomes one error that names the file.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -31,11 +31,21 @@ _MAX_LABELS_BYTES = 16 * 2**20
 _ORIENTATION_TAG = 0x0112
 
 
-def read_rgb(source: str | os.PathLike[str] | bytes) -> Image.Image:
+def read_rgb(
+    source: str | os.PathLike[str] | bytes,
+    *,
+    max_pixels: int | None = None,
+    check: Callable[[Image.Image], None] | None = None,
+) -> Image.Image:
     """Decode one image, a file's path or its content, to upright 8-bit RGB.
 
     Grey becomes three equal channels. Alpha is dropped. Of 16-bit samples the upper 8 bits count,
     whatever the format. Of several frames, the first.
+
+    Args:
+        source: The path or the content.
+        max_pixels: Refuse more of them than this, from the header alone. Pillow's limit stands too.
+        check: Called with the image when its header is read and no pixel yet; may raise InputError.
 
     Raises:
         InputError: The file is missing, unreadable, empty, truncated, not an image, or too large.
@@ -48,7 +58,7 @@ def read_rgb(source: str | os.PathLike[str] | bytes) -> Image.Image:
 
     name = image_name(source)
     with _open(source, name) as stream:
-        return _decode_rgb(stream, name)
+        return _decode_rgb(stream, name, max_pixels, check)
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -179,12 +189,19 @@ def _open(source: str | os.PathLike[str] | bytes, name: str) -> BinaryIO:
     raise InputError(f"{name}: got an empty file, expected an image. Remove it, or copy it again.")
 
 
-def _decode_rgb(stream: BinaryIO, name: str) -> Image.Image:
+def _decode_rgb(
+    stream: BinaryIO,
+    name: str,
+    max_pixels: int | None,
+    check: Callable[[Image.Image], None] | None,
+) -> Image.Image:
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(stream, formats=_FORMATS) as image:
-            check_pixel_count(image, image.width * image.height, name)
+            check_pixel_count(image, image.width * image.height, name, max_pixels=max_pixels)
+            if check is not None:
+                check(image)
             image.load()
             return _upright(_to_rgb(image, name), _orientation(image))
     except InputError:
@@ -207,7 +224,9 @@ def _decode_rgb(stream: BinaryIO, name: str) -> Image.Image:
         ) from error
 
 
-def check_pixel_count(image: Image.Image, pixels: int, name: str, remark: str = "") -> None:
+def check_pixel_count(
+    image: Image.Image, pixels: int, name: str, remark: str = "", *, max_pixels: int | None = None
+) -> None:
     """Refuse what Pillow only warns of; its limit counts, so that a caller can raise it there."""
     from PIL import Image
 
@@ -216,8 +235,9 @@ def check_pixel_count(image: Image.Image, pixels: int, name: str, remark: str = 
             f"{name}: got {image.width}x{image.height} pixels, expected at least 1x1. "
             "Leave the image out."
         )
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and pixels > limit:
+    limits = [limit for limit in (Image.MAX_IMAGE_PIXELS, max_pixels) if limit is not None]
+    limit = min(limits, default=pixels)
+    if pixels > limit:
         detail = f"{image.width}x{image.height} pixels {remark}".rstrip()
         raise InputError(
             f"{name}: got {detail}, expected at most {limit} in all. "

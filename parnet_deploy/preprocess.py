@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import SpecError
 from .image_files import check_pixel_count, find_images, image_name, read_labels, read_rgb
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = [
     "INTERPOLATIONS",
@@ -142,12 +145,16 @@ class Preprocessing:
 
 
 def load_image(
-    source: str | os.PathLike[str] | bytes, preprocessing: Preprocessing
+    source: str | os.PathLike[str] | bytes,
+    preprocessing: Preprocessing,
+    *,
+    max_pixels: int | None = None,
 ) -> NDArray[np.float32]:
     """Decode one image, a file's path or its content, into network input.
 
     Grey becomes three equal channels. Alpha is dropped, as in the authors' loader. Of 16-bit
-    samples the upper 8 bits count, whatever the format. Of several frames, the first.
+    samples the upper 8 bits count, whatever the format. Of several frames, the first. An image of
+    more than ``max_pixels``, as it is or scaled, is refused by its header: it is not decoded.
 
     Shapes:
         (3, H, W), RGB, C-contiguous; the caller owns it.
@@ -156,12 +163,18 @@ def load_image(
         InputError: The file is missing, unreadable, empty, truncated, not an image, or too large.
         MissingExtraError: Pillow is not installed.
     """
-    rgb = read_rgb(source)  # first: it says so if Pillow is missing
+    name = image_name(source)
+    rgb = read_rgb(  # first: it says so if Pillow is missing
+        source,
+        max_pixels=max_pixels,
+        check=lambda image: _check_scaled(
+            image, preprocessing, name, max_pixels, (image.size, image.size[::-1])
+        ),
+    )
     from PIL import Image
 
+    _check_scaled(rgb, preprocessing, name, max_pixels, (rgb.size,))
     height, width = preprocessing.scaled_size(rgb.height, rgb.width)
-    largest = width * max(height, rgb.height)
-    check_pixel_count(rgb, largest, image_name(source), f"that scale to {width}x{height}")
     filters = {
         "nearest": Image.Resampling.NEAREST,
         "bilinear": Image.Resampling.BILINEAR,
@@ -178,6 +191,31 @@ def load_image(
     mean = np.array(preprocessing.mean, np.float32).reshape(3, 1, 1)
     std = np.array(preprocessing.std, np.float32).reshape(3, 1, 1)
     return np.ascontiguousarray((pixels / np.float32(255) - mean) / std)
+
+
+def _check_scaled(
+    image: Image.Image,
+    preprocessing: Preprocessing,
+    name: str,
+    max_pixels: int | None,
+    sizes: Iterable[tuple[int, int]],
+) -> None:
+    """Refuse what scales to too many pixels in each of these sizes (width, height).
+
+    There are two of them before an image is decoded: it may have to be turned upright.
+    """
+    found = []
+    for old_width, old_height in sizes:
+        height, width = preprocessing.scaled_size(old_height, old_width)
+        found.append((width * max(height, old_height), width, height))
+    pixels, width, height = min(found, key=lambda one: one[0])
+    if max_pixels is not None:  # a network of large images may need more than a client may send
+        least_height, least_width = preprocessing.scaled_size(
+            preprocessing.height, preprocessing.width
+        )
+        max_pixels = max(max_pixels, 4 * least_height * least_width)
+    remark = f"that scale to {width}x{height}"
+    check_pixel_count(image, pixels, name, remark, max_pixels=max_pixels)
 
 
 def _refused(name: str, got: object, expected: str) -> SpecError:

@@ -436,6 +436,18 @@ class TestHostileFiles:
         with pytest.raises(InputError, match=r"got 60000x1 pixels that scale to 15360000x256, exp"):
             load_image(content, Preprocessing())
 
+    @pytest.mark.parametrize(
+        ("size", "most"), [((60_000, 1), None), ((1, 60_000), None), ((9, 9), 80), ((3, 900), 9999)]
+    )
+    def test_a_bomb_is_not_even_decoded(self, size, most) -> None:
+        truncated = raw_png(*size, 8, 0, b"")  # would fail if it were
+        with pytest.raises(InputError, match=r"pixels.*, expected at most .* in all"):
+            load_image(truncated, Preprocessing(), max_pixels=most)
+
+    def test_a_network_of_large_images_takes_images_of_its_size(self) -> None:
+        large = Preprocessing(height=64, width=64)
+        assert load_image(png(picture(10, 10)), large, max_pixels=100).shape == (3, 64, 64)
+
     def test_bomb_between_the_two_passes(self) -> None:
         content = png(np.zeros((60_000, 1), np.uint8))
         wide = Preprocessing(width=8192, resize="stretch")  # 9362 x 60,000 pixels in between

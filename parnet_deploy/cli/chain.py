@@ -46,12 +46,21 @@ def ensure_exported(directory: Path, output: Output) -> bool:
 def ensure_built(
     directory: Path, output: Output, *, backend: str | None = None, placement: str = "auto"
 ) -> bool:
-    """Run ``build`` if the deployment has no plan (of this backend); whether it ran."""
+    """Run ``build`` if the deployment has no plan (of this backend); whether it ran.
+
+    Raises:
+        BackendError: There is no backend of this name.
+    """
+    from ..runtime.backend import backend_rank
+
+    if backend is not None:
+        backend_rank(backend)  # a typo is answered with the names
     plans = Deployment.open(directory).plans.values()
     if any(backend in (None, plan.get("backend")) for plan in plans):
         return False
     ensure_exported(directory, output)
-    output.note("no engines yet: running build first")
+    which = f" for backend {backend}" if backend is not None and plans else ""
+    output.note(f"no engines{which} yet: running build first")
     with output.progress("build") as report:
         with needs("export"):
             from ..builder.build import BuildOptions, build_to_deployment

@@ -135,6 +135,7 @@ def _draw(common: Common, directory: Path, rows: list[Row], seconds: float) -> l
         render.next_step(
             (f"parnet-deploy inspect {name}", "what is in it"),
             (f"parnet-deploy bench {name}", "the figures in full"),
+            (f"parnet-deploy serve {name}", "answer other programs, and a page to try it"),
             ("parnet-deploy fuse model.pt", "the same with your checkpoint"),
         ),
     ]

@@ -118,6 +118,10 @@ def command(
         raise click.UsageError("--kserve needs --storage-uri: where the cluster finds the files.")
     if kserve_file is None and any((storage_uri, image, token_secret)):
         raise click.UsageError("--storage-uri, --image, --token-secret are for --kserve FILE.")
+    if kserve_file is not None and kserve_server == "parnet-deploy" and image is None:
+        raise click.UsageError(
+            "--kserve-server parnet-deploy needs a container image. Add --image IMAGE."
+        )
     options = _options(**chosen)
     directory = common.find(deployment)
     service = None
@@ -134,6 +138,8 @@ def command(
         result = export_to_repository(directory, repository, options, on_stage=report)
     if kserve_file is not None and service is not None:
         _write(kserve_file, service)
+    what = directory if kserve_server == "parnet-deploy" else repository
+    upload = f"what is in {what}, to {storage_uri}"
     document = {
         "deployment": str(directory),
         "name": result.report["name"],
@@ -142,7 +148,7 @@ def command(
         "report": result.report,
         "kserve": kserve_file and str(kserve_file),
     }
-    common.output.result(document, *_draw(result, repository, kserve_file))
+    common.output.result(document, *_draw(result, repository, kserve_file, upload))
 
 
 def _options(
@@ -197,7 +203,9 @@ def _write(path: Path, text: str) -> None:
         ) from error
 
 
-def _draw(result: StepResult, repository: Path, kserve: Path | None) -> list[RenderableType]:
+def _draw(
+    result: StepResult, repository: Path, kserve: Path | None, upload: str
+) -> list[RenderableType]:
     report = result.report
     how = "unchanged, nothing to do" if result.skipped else "exported"
     rows = [
@@ -206,7 +214,7 @@ def _draw(result: StepResult, repository: Path, kserve: Path | None) -> list[Ren
         ("inputs", f"{' or '.join(report['inputs'])}, batch up to {report['max_batch']}"),
     ]
     if kserve is not None:
-        rows.append(("kserve", str(kserve)))
+        rows += [("kserve", str(kserve)), ("upload", upload)]
     then = [(f"tritonserver --model-repository={repository.absolute()}", "serve it")]
     if kserve is not None:
         then.append((f"kubectl apply -f {kserve}", "serve it on Kubernetes"))

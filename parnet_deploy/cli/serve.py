@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import RenderableType
-from rich.text import Text
 
-from . import render
 from .chain import ensure_built, needs
 from .options import DEPLOYMENT_METAVAR, Common, verb
 from .serve_ray import RayChoice, RaySource, ray_options, serve_on_ray
+from .serve_ready import show
 
 if TYPE_CHECKING:
-    from ..doctor.finding import Finding
     from ..serve.server.deployments import DeploymentServer
     from ..serve.server.options import ServerOptions
 
@@ -53,15 +48,37 @@ JSON: one line when it is ready: url, grpc, metrics (null: not there), pid, mode
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address or name to listen at."
 )
-@click.option("--port", type=_PORT, default=8000, show_default=True, help="Of REST.")
-@click.option("--grpc-port", type=_PORT, default=8001, show_default=True, help="Of gRPC.")
+@click.option(
+    "--port",
+    type=_PORT,
+    default=8000,
+    show_default=True,
+    help="Where REST is answered; 0: any free port.",
+)
+@click.option(
+    "--grpc-port",
+    type=_PORT,
+    default=8001,
+    show_default=True,
+    help="Where gRPC is answered; 0: any free port.",
+)
 @click.option("--no-rest", is_flag=True, help="Only gRPC.")
 @click.option("--no-grpc", is_flag=True, help="Only REST.")
 @click.option("--metrics-port", type=_PORT, help="/metrics on 127.0.0.1 alone, without a token.")
 @click.option("--backend", help="Take engines of this backend only.")
 @click.option("--plan", metavar="KEY", help="Take this plan; inspect lists them.")
-@click.option("--slots", type=click.IntRange(1), default=1, show_default=True, help="Runs at once.")
-@click.option("--threads", type=click.IntRange(1), help="Cores for the engines.")
+@click.option(
+    "--slots",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Runs that go on at the same time, each with buffers and threads of its own.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Cores for the engines of each slot.  [default: as built, else all]",
+)
 @click.option(
     "--max-queue",
     type=click.IntRange(0),
@@ -88,23 +105,43 @@ JSON: one line when it is ready: url, grpc, metrics (null: not there), pid, mode
     type=click.IntRange(1, 1024),
     default=16,
     show_default=True,
-    help="Of a request.",
+    help="The largest body of a request that is taken.",
+)
+@click.option(
+    "--max-image-mpix",
+    type=click.IntRange(1, 89),
+    default=24,
+    show_default=True,
+    help="Million pixels of an encoded image.",
 )
 @click.option("--token-file", type=_READABLE, help="The token that clients must send.")
 @click.option("--tls-cert", type=_READABLE, help="Certificate chain (PEM).")
 @click.option("--tls-key", type=_READABLE, help="Its key (PEM).")
-@click.option("--tls-client-ca", type=_READABLE, help="Whose clients may connect (PEM).")
+@click.option(
+    "--tls-client-ca",
+    type=_READABLE,
+    help="Only clients with a certificate of this authority (PEM).",
+)
 @click.option("--insecure", is_flag=True, help="Listen anywhere without token and TLS.")
 @click.option(
     "--drain-seconds",
     type=click.FloatRange(0),
     default=30.0,
     show_default=True,
-    help="For answers when it is stopped.",
+    help="How long requests may take to finish once it is told to stop.",
 )
-@click.option("--watch", type=click.FloatRange(0.1), metavar="SECONDS", help="Look for changes.")
 @click.option(
-    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True
+    "--watch",
+    type=click.FloatRange(0.1),
+    metavar="SECONDS",
+    help="Look this often for deployments that were changed on disk, and take them.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Of what is logged on stderr.",
 )
 @ray_options
 @verb
@@ -119,6 +156,7 @@ def command(
     max_queue: int,
     max_delay_ms: float,
     deadline_ms: float,
+    max_image_mpix: int,
     drain_seconds: float,
     watch: float | None,
     log_format: str,
@@ -131,9 +169,10 @@ def command(
     that are refused.
     """
     from ..doctor.findings import examine
-    from ..serve.server.grpc_threads import read_in_poller
+    from ..serve.server.grpc_threads import keep_quiet, read_in_poller
 
     read_in_poller()
+    keep_quiet()
     with needs("serve"):
         from ..serve.model.options import ModelOptions
         from ..serve.server.deployments import DeploymentServer
@@ -147,10 +186,17 @@ def command(
     if ray is not None and watch is not None:
         raise click.UsageError("--watch is not for a Ray cluster. Send SIGHUP after a change.")
     options.address()  # what cannot be, before anything is built
+    service_options = ServiceOptions(
+        max_queue=max_queue,
+        max_delay_ms=max_delay_ms,
+        deadline_s=deadline_ms / 1e3,
+        max_image_pixels=max_image_mpix * 1_000_000,
+    )
     if ray is not None:
         ray.check(options)
     names: Sequence[str | None] = deployments or (None,)
     directories = [common.find(name) for name in names]
+    _check_names(directories)
     for directory in directories:
         if plan is None:
             ensure_built(directory, common.output, backend=backend)
@@ -164,6 +210,7 @@ def command(
             max_queue=max_queue,
             max_delay_ms=max_delay_ms,
             deadline_ms=deadline_ms,
+            max_image_pixels=max_image_mpix * 1_000_000,
             token_file=listen["token_file"],
         )
         _end(common, drained=serve_on_ray(common, ray, source, options))
@@ -172,9 +219,6 @@ def command(
         ModelOptions(path=path, backend=backend, plan=plan, slots=slots, threads=threads)
         for path in directories
     ]
-    service_options = ServiceOptions(
-        max_queue=max_queue, max_delay_ms=max_delay_ms, deadline_s=deadline_ms / 1e3
-    )
     findings = [found for found in examine(common.root) if found.group in _GROUPS]
     made: list[DeploymentServer] = []
 
@@ -182,17 +226,41 @@ def command(
         made.append(DeploymentServer(models, options, service_options, tracer=tracer))
         return made[0]
 
-    async def reload() -> None:
-        for name in await made[0].reload():
+    async def reload() -> list[str]:
+        changed = await made[0].reload()
+        for name in changed:
             common.output.note(f"{name}: the deployment of now answers")
+        return changed
 
     drained = serve_until_stopped(
         make_server,
-        on_ready=lambda server: _show(common, made[0], options, findings),
+        on_ready=lambda server: show(common, made[0], options, findings, listen["token_file"]),
         reload=reload,
         watch_s=watch,
     )
     _end(common, drained=drained)
+
+
+def _check_names(directories: Sequence[Path]) -> None:
+    """Refuse two of one name before anything is built.
+
+    Raises:
+        SpecError: A name is there twice.
+    """
+    from ..errors import SpecError
+
+    found: dict[str, Path] = {}
+    for directory in directories:
+        name = directory.resolve().name
+        first = found.setdefault(name, directory)
+        if first is directory:
+            continue
+        if first.resolve() == directory.resolve():
+            raise SpecError(f"models: got {directory} twice, expected it once. Leave one out.")
+        raise SpecError(
+            f"models: got {first} and {directory}, both named {name}, expected different names. "
+            "Rename one directory."
+        )
 
 
 def _end(common: Common, *, drained: bool) -> None:
@@ -251,69 +319,3 @@ def _log_as(log_format: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     package.handlers = [handler]
-
-
-def _show(
-    common: Common,
-    server: DeploymentServer,
-    options: ServerOptions,
-    findings: Sequence[Finding],
-) -> None:
-    """Say where it listens, what answers, and on what machine."""
-    cards = server.service.describe()["models"]
-    warnings = [
-        *options.warnings(server.address),
-        *(f"{f.name}: {f.detail}; {f.fix}" for f in findings if f.status == "warning"),
-    ]
-    metrics = server.url and f"{server.url}/metrics"
-    if server.metrics_port is not None:
-        metrics = f"http://127.0.0.1:{server.metrics_port}/metrics"
-    document = {
-        "url": server.url,
-        "grpc": server.grpc_target,
-        "metrics": metrics,
-        "pid": os.getpid(),
-        "models": list(cards),
-        "warnings": warnings,
-    }
-    if common.output.as_json:
-        click.echo(json.dumps(document))
-        return
-    rows: list[tuple[str, str | Text]] = [
-        (name, shown)
-        for name, shown in (
-            ("REST", server.url),
-            ("gRPC", server.grpc_target),
-            ("metrics", metrics),
-            ("machine", _machine_text(findings)),
-        )
-        if shown
-    ]
-    rows += [(name, _model_text(card)) for name, card in cards.items()]
-    drawing: list[RenderableType] = [
-        render.heading("serving", ", ".join(cards)),
-        render.facts(rows),
-    ]
-    if warnings:
-        drawing += ["", *render.lines("!", "warn", warnings)]
-    if server.url is not None:
-        drawing += ["", render.next_step((_curl(server.url, next(iter(cards)), options), ""))]
-    common.output.result(document, *drawing)
-    sys.stdout.flush()
-
-
-def _machine_text(findings: Sequence[Finding]) -> str:
-    return "; ".join(f.detail for f in findings if f.name in ("cpu", "cores") or f.group == "gpus")
-
-
-def _model_text(card: dict[str, Any]) -> str:
-    running = card["running"]
-    median = running["median_ms"]
-    timed = "" if median is None else f", {render.ms_text(median)} when it was built"
-    return f"{running['backend']}, plan {running['plan']}, {running['precision']}{timed}"
-
-
-def _curl(url: str, model: str, options: ServerOptions) -> str:
-    token = "" if options.token is None else ' -H "Authorization: Bearer $TOKEN"'
-    authority = "" if options.tls is None else " --cacert CA.pem"
-    return f"curl{authority}{token} {url}/v2/models/{model}"

@@ -16,6 +16,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from . import render
+from .asking import curl_command
 from .chain import needs
 from .options import Common, Function
 
@@ -28,23 +29,34 @@ if TYPE_CHECKING:
 _WRITABLE = click.Path(dir_okay=False, path_type=Path)
 _OPTIONS: tuple[Callable[[Function], Function], ...] = (
     click.option("--ray", "on_ray", is_flag=True, help="Serve on a Ray cluster (extra ray)."),
-    click.option("--replicas", type=click.IntRange(1), help="Of the service.  [default: 1]"),
-    click.option("--max-replicas", type=click.IntRange(1), help="As many as the load wants."),
+    click.option(
+        "--replicas",
+        type=click.IntRange(1),
+        help="With --ray: processes that serve, each with all the models.  [default: 1]",
+    ),
+    click.option(
+        "--max-replicas",
+        type=click.IntRange(1),
+        help="With --ray: as many more as the load wants, up to this.",
+    ),
     click.option(
         "--target-ongoing",
         type=click.FloatRange(0, min_open=True),
-        help="Requests at a time for each replica, with --max-replicas.  [default: 2]",
+        help="With --ray: requests at a time for each replica, with --max-replicas.  [default: 2]",
     ),
-    click.option("--cpus", type=click.IntRange(1), help="Cores of each replica."),
-    click.option("--gpus", type=click.IntRange(0), help="GPUs of each replica."),
+    click.option("--cpus", type=click.IntRange(1), help="With --ray: cores of each replica."),
+    click.option("--gpus", type=click.IntRange(0), help="With --ray: GPUs of each replica."),
     click.option(
         "--ray-address",
         metavar="HOST:PORT",
         envvar="RAY_ADDRESS",
-        help="Of a cluster that runs, or auto.  [default: a new one here]",
+        help="With --ray: a cluster that runs, or auto.  [default: a new one here]",
     ),
     click.option(
-        "--write-config", type=_WRITABLE, metavar="FILE", help="For `serve deploy`, and end."
+        "--write-config",
+        type=_WRITABLE,
+        metavar="FILE",
+        help="With --ray: write the file for `serve deploy`, and end.",
     ),
 )
 
@@ -63,12 +75,14 @@ class RayChoice:
         Raises:
             ParnetDeployError: Of the wires or the numbers.
         """
-        from ..serve.ray.config import check_wires
+        from ..serve.ray.config import AUTH_MODE, check_wires
         from ..serve.ray.options import ScaleOptions
 
         check_wires(options)
         ScaleOptions(**self.scale)
         if self.write_config is None:
+            if not options.insecure:
+                os.environ.setdefault(AUTH_MODE, "token")  # Ray reads it when it is imported
             with needs("ray"):
                 import ray  # noqa: F401
 
@@ -85,6 +99,7 @@ class RaySource:
     max_queue: int
     max_delay_ms: float
     deadline_ms: float
+    max_image_pixels: int
     token_file: Path | None
 
 
@@ -144,7 +159,9 @@ def serve_on_ray(
             settings=settings, deployment=deployment, options=options, address=choice.address
         )
 
-    return serve_until_stopped(make_plan, on_ready=lambda plan: _show(common, plan))
+    if choice.address is None:
+        common.output.note("starting a Ray cluster on this machine")
+    return serve_until_stopped(make_plan, on_ready=lambda plan: _show(common, plan, source))
 
 
 def _describe(
@@ -175,6 +192,7 @@ def _describe(
         max_queue=source.max_queue,
         max_delay_ms=source.max_delay_ms,
         deadline_ms=source.deadline_ms,
+        max_image_pixels=source.max_image_pixels,
         drain_s=options.drain_s,
         body_bytes=options.limits.body_bytes,
         token_file=None if token_file is None else str(token_file.absolute()),
@@ -183,12 +201,13 @@ def _describe(
     return need, settings, deployment_options(scale, need, settings)
 
 
-def _show(common: Common, plan: Plan) -> None:
+def _show(common: Common, plan: Plan, source: RaySource) -> None:
     """Say where the cluster answers."""
     options, models = plan.options, [Path(model.path).name for model in plan.settings.models]
     url = f"http://{options.host}:{options.port}"
     target = None if options.grpc_port is None else f"{options.host}:{options.grpc_port}"
     from ..serve.ray.config import wire_warnings
+    from ..serve.security.bind import resolve_host
 
     warnings = wire_warnings(options)
     document = {
@@ -206,7 +225,7 @@ def _show(common: Common, plan: Plan) -> None:
     rows: list[tuple[str, str | Text]] = [("REST", url)]
     if target is not None:
         rows.append(("gRPC", f"{target}, and every other address of each node"))
-    rows.append(("replicas", f"{plan.least}, each with {cpus:g} cores and {gpus:g} GPUs"))
+    rows.append(("replicas", f"{plan.least}, each with {_size_text(cpus, gpus)}"))
     rows += [(Path(model.path).name, f"plan {model.plan}") for model in plan.settings.models]
     drawing: list[RenderableType] = [
         render.heading("serving on Ray", ", ".join(models)),
@@ -214,10 +233,15 @@ def _show(common: Common, plan: Plan) -> None:
     ]
     if warnings:
         drawing += ["", *render.lines("!", "warn", warnings)]
-    token = "" if options.token is None else ' -H "Authorization: Bearer $TOKEN"'
-    step = (f"curl{token} {url}/v2/models/{models[0]}", "")
-    common.output.result(document, *drawing, "", render.next_step(step))
+    address = resolve_host(options.host)
+    curl = curl_command(options, address, options.port or 0, models[0], source.token_file)
+    common.output.result(document, *drawing, "", render.next_step((curl, "")))
     sys.stdout.flush()
+
+
+def _size_text(cpus: float, gpus: float) -> str:
+    cores = f"{cpus:g} core{'' if cpus == 1 else 's'}"
+    return f"{cores} and {gpus:g} GPU{'' if gpus == 1 else 's'}"
 
 
 def _show_file(common: Common, path: Path, settings: ReplicaSettings, need: Need) -> None:
@@ -230,7 +254,7 @@ def _show_file(common: Common, path: Path, settings: ReplicaSettings, need: Need
     common.output.result(
         document,
         render.heading("Ray Serve", f"configuration in {render.printable(path)}"),
-        render.facts([("each replica", f"{need.cpus} cores, {need.gpus} GPUs")]),
+        render.facts([("each replica", _size_text(need.cpus, need.gpus))]),
         "",
         render.next_step((f"serve deploy {path}", "on the head node of the cluster")),
     )

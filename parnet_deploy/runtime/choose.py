@@ -76,9 +76,12 @@ def order_plans(
             if value is not None
         )
         there = ", ".join(f"{name} ({plans[name].get('backend')})" for name in sorted(plans))
+        step = "Run: parnet-deploy build."
+        if key is not None and plans:
+            step = f"Take one of those; parnet-deploy inspect {deployment.path} says more."
         raise DeploymentError(
             f"deployment {deployment.path}: got {there or 'no plans'}, "
-            f"expected {asked or 'one or more'}. Run: parnet-deploy build."
+            f"expected {asked or 'one or more'}. {step}"
         )
     newest = sorted(chosen, key=lambda name: str(chosen[name].get("built", "")), reverse=True)
     return tuple(sorted(newest, key=lambda name: _rank(chosen[name])))

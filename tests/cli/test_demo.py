@@ -44,6 +44,7 @@ def test_the_whole_job(data, invoke):
     assert "run 20 images: 100.00 % → 100.00 % right all the same ✓" in text
     assert "every answer is the same." in text
     assert "next parnet-deploy inspect digits" in text
+    assert "parnet-deploy serve digits" in text
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert [line.partition(",")[0] for line in result.stderr.splitlines()] == [
         f"{i}/7 {name}"

@@ -39,6 +39,11 @@ def test_kserve_file(built, invoke, workplace):
     result = invoke("export-triton", "--to", "models", *options)
     assert result.exit_code == 0
     assert "kubectl apply -f k8s/digits.yaml" in result.stdout
+    assert "upload  what is in models, to s3://bucket/models" in result.stdout
+    own = ["--kserve-server", "parnet-deploy", "--image", "registry/ours:1"]
+    result = invoke("export-triton", "--to", "models", *options, *own)
+    assert "what is in engines/digits, to s3://bucket/models" in result.stdout
+    invoke("export-triton", "--to", "models", *options)
     assert 'storageUri: "s3://bucket/models"' in (workplace / "k8s/digits.yaml").read_text()
 
 
@@ -48,6 +53,11 @@ def test_kserve_file(built, invoke, workplace):
         (["--kserve", "x.yaml"], 2, "--kserve needs --storage-uri"),
         (["--storage-uri", "s3://x/y"], 2, "are for --kserve FILE"),
         (["--kserve", "x.yaml", "--storage-uri", "nowhere"], 1, "storage URI: got 'nowhere'"),
+        (
+            ["--kserve", "x", "--storage-uri", "s3://x/y", "--kserve-server", "parnet-deploy"],
+            2,
+            "Add --image IMAGE.",
+        ),
         (["--plan", "other"], 1, "expected plan other"),
     ],
 )

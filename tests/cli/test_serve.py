@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from parnet_deploy.preprocess import Preprocessing
+from tests.serve.security.certificates import make_authority, make_certificate
 from tests.serve.service_toys import SIDE, publish
 from tests.serve.wire import HANG_S
 
@@ -114,6 +117,14 @@ def test_it_serves_the_only_deployment_until_sigterm(toy: Path, start: Start) ->
     assert errors.splitlines()[-1] == "stopped"
 
 
+def test_images_that_it_cannot_take_are_warned_of(workplace: Path, start: Start) -> None:
+    wrong = Preprocessing(height=2 * SIDE, width=SIDE)
+    publish(workplace / "engines" / "toy", preprocessing=wrong)
+    served = start("--no-grpc")
+    assert any("takes tensors, not images: its prep" in text for text in served.ready["warnings"])
+    assert "takes tensors, not images: its prep" in served.stop()[1]
+
+
 def test_sigint_ends_it_too_and_one_wire_is_enough(toy: Path, start: Start) -> None:
     served = start("--no-grpc")
     assert served.ready["grpc"] is None
@@ -154,6 +165,19 @@ def test_the_token_of_a_file_or_the_environment(toy: Path, workplace: Path, star
         assert said == ("chmod 600" in errors)
 
 
+def test_grpc_itself_writes_nothing(toy: Path, workplace: Path, start: Start) -> None:
+    make_certificate(workplace, "server", make_authority(workplace, "ours"))
+    served = start("--tls-cert", "server.pem", "--tls-key", "server.key")
+    port = int(served.ready["grpc"].rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as plain:
+        plain.sendall(b"no TLS at all" * 10)
+        while plain.recv(1000):
+            pass
+    code, errors = served.stop()
+    assert code == 0
+    assert "handshak" not in errors.lower()
+
+
 def test_sighup_takes_a_changed_deployment(toy: Path, start: Start) -> None:
     served = start("--watch", "1000")
     before = served.get("/card")[1]["models"][0]
@@ -173,6 +197,7 @@ def test_sighup_takes_a_changed_deployment(toy: Path, start: Start) -> None:
     [
         (["--host", "0.0.0.0"], 1, "neither a token nor TLS"),
         (["--host", "no.such.host.invalid"], 1, "got a name that is not known"),
+        (["--host", "192.0.2.1", "--insecure"], 1, "host 192.0.2.1: got Cannot assign"),
         (["--port", "7000", "--grpc-port", "7000"], 1, "expected different ones"),
         (["--no-rest", "--no-grpc"], 1, "neither REST nor gRPC"),
         (["--token-file", "none"], 1, "token file none: got No such file"),
@@ -183,14 +208,17 @@ def test_sighup_takes_a_changed_deployment(toy: Path, start: Start) -> None:
             1,
             "certificate cert.pem: got No such",
         ),
-        (["--plan", "none"], 1, "none"),
+        (["--plan", "none"], 1, "got only (onnxruntime), expected plan none. Take one of those"),
+        (["--backend", "onnx"], 1, "error: backend: got 'onnx', expected one of"),
+        (["./engines/toy", "./other/toy"], 1, "engines/toy and other/toy, both named toy"),
         (["--backend", "tensorrt", "--plan", "only"], 1, "only"),
         (["nothing"], 1, "nothing"),
-        (["toy", "toy"], 1, "got toy twice"),
+        (["toy", "toy"], 1, "got engines/toy twice"),
         (["--port", "-1"], 2, "--port"),
     ],
 )
 def test_what_cannot_start_says_why(toy: Path, options, code, message) -> None:
+    publish(toy.parent.parent / "other" / "toy")
     done = refuse("--port", "0", "--grpc-port", "0", *options)
     assert (done.returncode, done.stdout) == (code, "")
     assert message in " ".join(done.stderr.split())
@@ -210,7 +238,11 @@ def test_a_port_in_use_is_named(toy: Path) -> None:
 
 
 def test_for_people_it_says_what_to_type_next(toy: Path, workplace: Path) -> None:
+    file = workplace / "token"
+    file.touch(0o600)
+    file.write_text(SECRET)
     command = [sys.executable, "-m", "parnet_deploy", "serve", "--port", "0", "--no-grpc"]
+    command += ["--host", "0.0.0.0", "--token-file", "token"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -220,13 +252,18 @@ def test_for_people_it_says_what_to_type_next(toy: Path, workplace: Path) -> Non
             lines.append(line)
             if "curl" in line:
                 break
+        step = lines[-1].removeprefix("next").strip()
+        asked = subprocess.run(["sh", "-c", step], capture_output=True, text=True, check=False)
         process.send_signal(signal.SIGTERM)
-        process.communicate()
+        errors = process.communicate()[1]
+    assert (errors + "".join(lines)).count("no TLS") == 1
+    if shutil.which("curl") is not None:
+        assert json.loads(asked.stdout)["name"] == "toy"
     text = "".join(lines)
     assert lines[0].split() == ["serving", "toy"]
-    assert "REST     http://127.0.0.1:" in text
+    assert "REST     http://0.0.0.0:" in text
     assert "onnxruntime, plan only, fp32" in text
-    assert lines[-1].startswith("next  curl http://127.0.0.1:")
+    assert step.startswith('curl -H "Authorization: Bearer $(cat token)" http://127.0.0.1:')
     assert process.returncode == 0
 
 

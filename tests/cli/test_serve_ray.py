@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 
 import pytest
 
@@ -79,6 +80,16 @@ def test_the_file_for_a_cluster(built, invoke, token_file, workplace):
     (deployment,) = application["deployments"]
     assert deployment["autoscaling_config"]["max_replicas"] == 5
     assert deployment["ray_actor_options"] == {"num_cpus": 6, "num_gpus": 0}
+
+
+def test_the_help_marks_what_is_for_a_cluster(invoke):
+    text = invoke("serve", "--help").stdout
+    helps = re.findall(r"^  (?:-\w, )?--([\w-]+)(.*?)(?=^  -|^$)", text, flags=re.M | re.S)
+    marked = [name for name, rest in helps if "With --ray:" in " ".join(rest.split())]
+    assert marked == [
+        *("replicas", "max-replicas", "target-ongoing", "cpus", "gpus"),
+        *("ray-address", "write-config"),
+    ]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")

@@ -186,25 +186,11 @@ KEPT = (
     ),
     Kept(
         suite="triton_rest",
-        probes=("metadata", "metadata_version"),
-        ours={"answer": {"inputs": {"encoded_image": ["BYTES", [-1]]}}},
-        theirs={"answer": {"inputs": {"encoded_image": ["BYTES", [-1, 1]]}}},
-        why="Where Triton batches, a tensor needs an axis beside that of the batch. Ours takes "
-        "both shapes.",
-    ),
-    Kept(
-        suite="triton_rpc",
-        probes=("metadata", "metadata_version"),
-        ours={"answer": {"inputs": {"encoded_image": ["BYTES", [-1]]}}},
-        theirs={"answer": {"inputs": {"encoded_image": ["BYTES", [-1, 1]]}}},
-        why="As by REST.",
-    ),
-    Kept(
-        suite="triton_rest",
         probes=("encoded_flat",),
         ours=_ANSWER,
         theirs=_error("status 400"),
-        why="See the metadata of encoded_image.",
+        why="Where Triton batches, a tensor needs an axis beside that of the batch. Ours takes "
+        "one file for each image in either shape, [N] or [N, 1].",
     ),
 )
 

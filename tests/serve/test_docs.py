@@ -6,8 +6,14 @@ import ast
 import asyncio
 import contextlib
 import io
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +26,9 @@ from parnet_deploy.serve.server.deployments import DeploymentServer
 from parnet_deploy.serve.server.options import ServerOptions
 from tests.serve.load.deployments import make_deployment
 
-TEXT = (Path(__file__).parents[2] / "docs/serving.md").read_text(encoding="utf-8")
+REPOSITORY = Path(__file__).parents[2]
+NAMED = "http://127.0.0.1:8000"  # where its programs ask
+TEXT = (REPOSITORY / "docs/serving.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
 
 
@@ -76,8 +84,27 @@ def execute(program: str, **given: object) -> str:
 def test_the_request_is_answered(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     with running(workplace / "engines/digits") as url:
-        printed = execute(PROGRAMS[0], url=url)
-    best = ast.literal_eval(printed)
+        printed = execute(at(url, PROGRAMS[0]))
+    check_best(ast.literal_eval(printed))
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_the_shell_asks_the_same(workplace: Path) -> None:
+    (command,) = re.findall(r"```sh\n(.*?)```", TEXT, flags=re.DOTALL)
+    with running(workplace / "engines/digits") as url:
+        done = subprocess.run(
+            ["sh", "-euc", at(url, command)], cwd=workplace, capture_output=True, check=True
+        )
+    check_best(json.loads(done.stdout)["outputs"][0]["data"])
+
+
+def at(url: str, program: str) -> str:
+    """The program for a server at another port than the one that it names."""
+    assert program.count(NAMED) == 1
+    return program.replace(NAMED, url)
+
+
+def check_best(best: list[str]) -> None:
     assert len(best) == 3
     values = [float(one.split(":")[0]) for one in best]
     assert values == sorted(values, reverse=True)
@@ -85,8 +112,16 @@ def test_the_request_is_answered(workplace: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_server_in_a_program_serves(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
-    printed = execute(PROGRAMS[1], __name__="docs")
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+ 127\.0\.0\.1:\d+\n", printed)
+    command = [sys.executable, "-c", PROGRAMS[1]]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            printed = process.stdout.readline()
+            assert re.fullmatch(r"http://127\.0\.0\.1:\d+ 127\.0\.0\.1:\d+\n", printed)
+            with urllib.request.urlopen(f"{printed.split()[0]}/v2/health/ready") as answer:
+                assert answer.status == 200
+        finally:
+            process.kill()
 
 
 def test_every_refusal_is_in_the_table() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from ...errors import InputError
 from ...preprocess import Preprocessing, load_image
 from ..clock import Clock
-from ..protocol.refusal import RefusedError
+from ..protocol.refusal import DRAINING_RETRY_S, RefusedError
 
 Images = NDArray[np.float32]  # (N, C, H, W)
 
@@ -25,17 +26,24 @@ class Decoders:
         threads: How many images are decoded at the same time.
         max_waiting: How many images may be decoded or wait for it; more are refused.
         max_image_bytes: Largest encoded image.
+        max_image_pixels: Most pixels of an image; see ``load_image``.
         clock: Where deadlines are counted.
 
     Owns: its threads, until ``close``.
     """
 
     def __init__(
-        self, *, threads: int, max_waiting: int, max_image_bytes: int, clock: Clock
+        self,
+        *,
+        threads: int,
+        max_waiting: int,
+        max_image_bytes: int,
+        max_image_pixels: int,
+        clock: Clock,
     ) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="parnet-decode")
         self._max_waiting, self._max_image_bytes = max_waiting, max_image_bytes
-        self._clock, self._threads = clock, threads
+        self._max_image_pixels, self._clock, self._threads = max_image_pixels, clock, threads
         self._waiting = 0  # images
         self._each_s = 0.0  # how long one took lately
 
@@ -57,13 +65,24 @@ class Decoders:
         if self._waiting and self._waiting + len(encoded) > self._max_waiting:
             raise RefusedError(
                 "busy",
-                f"decoders: got {self._waiting} images waiting, expected at most "
-                f"{self._max_waiting} with {len(encoded)} more. Try again later.",
+                f"decoders: their queue is full: {self._waiting} of {self._max_waiting} images "
+                f"wait, no room for {len(encoded)} more. Try again later.",
                 retry_after_s=self._waiting * self._each_s / self._threads,
+            )
+        ahead_s = self._waiting * self._each_s / self._threads
+        left_s = deadline_s - self._clock.now()
+        if ahead_s > left_s:
+            raise RefusedError(
+                "late",
+                f"decoders: got {left_s * 1e3:.1f} ms until the deadline, expected at least "
+                f"{ahead_s * 1e3:.1f} ms for the images before. Try again later, or give it more "
+                "time.",
+                retry_after_s=ahead_s,
             )
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Images] = loop.create_future()
-        work = self._pool.submit(self._prepare, encoded, preprocessing)
+        left = threading.Event()
+        work = self._pool.submit(self._prepare, encoded, preprocessing, deadline_s, left)
         self._waiting += len(encoded)
 
         def settle() -> None:
@@ -77,30 +96,60 @@ class Decoders:
             return await answer
         finally:
             timer.cancel()
+            left.set()
             work.cancel()  # does nothing once it runs
 
-    def _prepare(self, encoded: Sequence[bytes], preprocessing: Preprocessing) -> Images:
-        start_s = self._clock.now()
+    def _prepare(
+        self,
+        encoded: Sequence[bytes],
+        preprocessing: Preprocessing,
+        deadline_s: float,
+        left: threading.Event,
+    ) -> Images:
+        start_s, begun = self._clock.now(), 0
+
+        def begin() -> None:
+            nonlocal begun
+            if left.is_set() or self._clock.now() >= deadline_s:
+                raise _late()
+            begun += 1
+
         try:
-            return prepare_images(encoded, preprocessing)
+            return prepare_images(
+                encoded, preprocessing, max_pixels=self._max_image_pixels, begin=begin
+            )
         finally:
-            self._each_s = (self._clock.now() - start_s) / len(encoded)
+            if begun:
+                self._each_s = (self._clock.now() - start_s) / begun
 
     def close(self) -> None:
         """Decode nothing more. What is being decoded is finished, and nobody waits for it."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def prepare_images(encoded: Sequence[bytes], preprocessing: Preprocessing) -> Images:
+def prepare_images(
+    encoded: Sequence[bytes],
+    preprocessing: Preprocessing,
+    *,
+    max_pixels: int | None = None,
+    begin: Callable[[], None] = lambda: None,
+) -> Images:
     """Decode images into one batch.
+
+    Args:
+        encoded: Content of each.
+        preprocessing: What to make of it.
+        max_pixels: Of each; see ``load_image``.
+        begin: Called before each; what it raises ends the work.
 
     Raises:
         RefusedError: invalid, with the index of the first that cannot be read.
     """
     found = []
     for index, content in enumerate(encoded):
+        begin()
         try:
-            found.append(load_image(content, preprocessing))
+            found.append(load_image(content, preprocessing, max_pixels=max_pixels))
         except InputError as error:
             raise RefusedError("invalid", f"encoded_image[{index}]: {error}") from error
     return found[0][np.newaxis] if len(found) == 1 else np.stack(found)
@@ -126,7 +175,11 @@ def _tell(loop: asyncio.AbstractEventLoop, settle: Callable[[], None]) -> None:
 def _copy_outcome(work: Future[Images], answer: asyncio.Future[Images]) -> None:
     if work.cancelled():
         answer.set_exception(
-            RefusedError("draining", "decoders: the server is stopping. Ask another one.")
+            RefusedError(
+                "draining",
+                "decoders: the server is stopping. Ask another one.",
+                retry_after_s=DRAINING_RETRY_S,
+            )
         )
     elif (error := work.exception()) is not None:
         answer.set_exception(error)
@@ -136,7 +189,9 @@ def _copy_outcome(work: Future[Images], answer: asyncio.Future[Images]) -> None:
 
 def _refuse_late(answer: asyncio.Future[Images]) -> None:
     if not answer.done():
-        answer.set_exception(
-            RefusedError("late", "deadline: it passed while the images were decoded. Try again.")
-        )
+        answer.set_exception(_late())
         answer.exception()  # seen: nobody need be there to take it
+
+
+def _late() -> RefusedError:
+    return RefusedError("late", "deadline: it passed while the images were decoded. Try again.")

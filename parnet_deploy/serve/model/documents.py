@@ -25,7 +25,7 @@ def model_metadata(signature: Signature, backend: str) -> Document:
     channels = signature.spec.in_channels
     inputs = [{"name": IMAGE, "datatype": "FP32", "shape": [-1, channels, height, width]}]
     if ENCODED in signature.inputs:
-        inputs.append({"name": ENCODED, "datatype": "BYTES", "shape": [-1]})
+        inputs.append({"name": ENCODED, "datatype": "BYTES", "shape": [-1, 1]})
     classes = signature.spec.num_classes
     return {
         "name": signature.model,
@@ -59,7 +59,7 @@ def model_config(
         }
     ]
     if optional:
-        # One string an image: without the batch nothing is left, which the protocol writes as 1.
+        # One string an image; clients that batch want an axis beside that of the batch.
         inputs.append({"name": ENCODED, "data_type": "TYPE_STRING", "dims": [1], "optional": True})
     on_gpu = backend in _GPU_BACKENDS
     return {

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ...spec import LOGITS
 from ..protocol.request import OutputTensor, WantedOutput
+from ..protocol.wording import refuse
 
 Logits = NDArray[np.float32]  # (N, K)
 
@@ -19,10 +20,20 @@ def make_output(
     """The logits as values, or as the best classes.
 
     Shapes: (N, K), or (N, k) with k at most K.
+
+    Raises:
+        RefusedError: invalid: NaN or Inf among logits that are to be ranked.
     """
     if not wanted.classification:
         return OutputTensor(
             name=LOGITS, datatype="FP32", shape=logits.shape, data=logits, binary=wanted.binary
+        )
+    if not np.isfinite(logits).all():
+        refuse(
+            f"values of output '{LOGITS}'",
+            got="NaN or Inf",
+            expected="numbers that can be ranked",
+            step="Look for NaN, Inf or huge values in the images that were sent",
         )
     count = min(wanted.classification, logits.shape[1])
     return OutputTensor(

@@ -85,6 +85,14 @@ class ServedModel:
         segments = self.about["placement"]["segments"]
         return tuple(sorted({int(segment["device"]) for segment in segments}))
 
+    @property
+    def warning(self) -> str | None:
+        """What whoever serves it should know: that it says how images are prepared, in vain."""
+        reason = self.signature.tensors_only
+        if reason is None or self.card["preprocessing"] is None:
+            return None
+        return f"model {self.name}: it takes tensors, not images: {reason}"
+
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits of a batch; see ``Runtime``."""
         return self.runtime(images)
@@ -96,13 +104,15 @@ class ServedModel:
     @classmethod
     def _describe(cls, options: ModelOptions, found: Deployment, runtime: Runtime) -> ServedModel:
         about = runtime.describe()
+        preprocessing, tensors_only = _preprocessing(found, runtime)
         signature = Signature(
             model=options.name or found.name,
             spec=runtime.spec,
             size=runtime.input_size,
             max_batch=runtime.max_batch,
-            preprocessing=_preprocessing(found, runtime),
+            preprocessing=preprocessing,
             labels=found.labels,
+            tensors_only=tensors_only,
         )
         return cls(
             options=options,
@@ -110,21 +120,20 @@ class ServedModel:
             runtime=runtime,
             digest=found.digest,
             about=about,
-            card=model_card(found, about, accepts=signature.inputs) | {"name": signature.model},
+            card=model_card(found, about, accepts=signature.inputs)
+            | {"name": signature.model, "tensors_only": tensors_only},
             memory_bytes=_engine_bytes(found, about["plan"]) + about["program"]["buffer_bytes"],
         )
 
 
-def _preprocessing(found: Deployment, runtime: Runtime) -> Preprocessing | None:
-    """How encoded images are prepared; None where they cannot be taken.
-
-    That is: no Pillow, nothing said in the deployment, a network that does not see RGB, or a size
-    that the plan does not accept.
-    """
-    if found.preprocessing is None or importlib.util.find_spec("PIL") is None:
-        return None
+def _preprocessing(found: Deployment, runtime: Runtime) -> tuple[Preprocessing | None, str | None]:
+    """How encoded images are prepared; or None, and why they cannot be taken."""
+    if found.preprocessing is None:
+        return None, "its deployment has no preprocessing"
+    if importlib.util.find_spec("PIL") is None:
+        return None, "pillow is not installed (pip install 'parnet-deploy[images]')"
     if runtime.spec.in_channels != 3:
-        return None
+        return None, f"its network sees {runtime.spec.in_channels} channels, not RGB"
     try:
         preprocessing = Preprocessing.from_json(found.preprocessing)
     except SpecError as error:
@@ -134,8 +143,9 @@ def _preprocessing(found: Deployment, runtime: Runtime) -> Preprocessing | None:
     try:
         runtime.input_size.check(runtime.spec, preprocessing.height, preprocessing.width)
     except SpecError:
-        return None
-    return preprocessing
+        size = f"{preprocessing.height}x{preprocessing.width}"
+        return None, f"its preprocessing makes {size}, its plan takes {runtime.input_size}"
+    return preprocessing, None
 
 
 def _engine_bytes(found: Deployment, plan: str) -> int:

@@ -25,7 +25,7 @@ class Signature:
     """Inputs and outputs of a model.
 
     ``preprocessing`` is how an encoded image becomes the network's input; None: such images are
-    not taken. ``labels`` name the classes.
+    not taken, for the reason ``tensors_only``. ``labels`` name the classes.
     """
 
     model: str
@@ -34,6 +34,7 @@ class Signature:
     max_batch: int
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None
+    tensors_only: str | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -137,10 +138,13 @@ class Signature:
     def _wrong_inputs(self, given: tuple[InferInput, ...]) -> RefusedError:
         names = ", ".join(repr(one.name[:100]) for one in given[:4]) or "no input"
         more = f" and {len(given) - 4} more" if len(given) > 4 else ""
+        step = "Correct the request"
+        if self.tensors_only is not None and any(one.name == ENCODED for one in given):
+            step = f"Send tensors; {ENCODED} is not taken: {self.tensors_only}"
         return self._invalid(
             f"{names}{more}",
             f"exactly one input, {' or '.join(self.inputs)}",
-            "Correct the request",
+            step,
         )
 
     def _invalid(self, got: str, expected: str, hint: str) -> RefusedError:

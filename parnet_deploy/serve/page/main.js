@@ -88,7 +88,8 @@ async function chooseModel(name) {
   showSnippet(state.card.name, state.file);
   const { inputs } = state.metadata;
   if (inputs && !inputs.some((input) => input.name === "encoded_image")) {
-    return cardProblem("This model takes tensors, not images: its deployment has no preprocessing.");
+    const reason = state.card.tensors_only ?? "its deployment has no preprocessing";
+    return cardProblem(`This model takes tensors, not images: ${reason}.`);
   }
   if (state.bytes) await classify();
 }

@@ -54,6 +54,10 @@ CODES: dict[Kind, Code] = {
 }
 
 
+DRAINING_RETRY_S = 5.0
+"""When to ask again where a server is stopping: it will not answer, its successor starts first."""
+
+
 class RefusedError(ParnetDeployError):
     """A request is not answered. The message is for the client: one line, nothing secret in it.
 

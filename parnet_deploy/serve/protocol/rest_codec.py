@@ -30,6 +30,9 @@ from .wording import refuse, shown
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """Header that says how long the JSON is, when raw tensors follow it."""
 
+_NO_JSON = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"--")
+"""How image files and multipart forms begin, which people send first."""
+
 MAX_CONTAINERS = 65_536
 """Lists and objects in the JSON of a request: Python's collector goes through all of them again and
 again while they are made, so a body of nothing else would hold up everybody for seconds."""
@@ -144,6 +147,9 @@ def _parse(content: memoryview) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         got = f"{len(content)} bytes with an error ({error})"
         step = f"Correct it; if tensors follow it, send {HEADER_LENGTH}"
+        if bytes(content[:8]).startswith(_NO_JSON):
+            got = "an image file or a form"
+            step = "Put the image into the input encoded_image, as docs/serving.md shows"
         refuse(what, got=got, expected="one JSON object", step=step)
     return _object(what, document)
 

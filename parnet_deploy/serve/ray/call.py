@@ -42,10 +42,11 @@ class Call:
     Args:
         context: Ray's; it travels back to the proxy, which sets what stands in it.
         replica: Who answers, for ``x-parnet-replica``.
+        content: The message of a call that has one, which Ray has read already.
     """
 
-    def __init__(self, context: Any, replica: str) -> None:
-        self._context, self._replica = context, replica
+    def __init__(self, context: Any, replica: str, content: bytes = b"") -> None:
+        self._context, self._replica, self._content = context, replica, content
         self._written: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._free = asyncio.Semaphore(1)
         self.set_trailing_metadata(())
@@ -53,6 +54,11 @@ class Call:
     def invocation_metadata(self) -> Any:
         """What the client sent along."""
         return self._context.invocation_metadata()
+
+    def peer(self) -> str:
+        """Who asked Ray's proxy."""
+        found: str = self._context.peer()
+        return found
 
     def time_remaining(self) -> None:
         """Ray does not pass the deadline on; its proxy cancels the call when it is over."""
@@ -68,6 +74,10 @@ class Call:
         self._context.set_details(details)
         self.set_trailing_metadata(metadata)
         raise AbortedError
+
+    async def read(self) -> bytes:
+        """The message."""
+        return self._content
 
     async def write(self, content: bytes) -> None:
         """Send one answer of a stream, once the one before is gone."""
@@ -99,13 +109,13 @@ class RayCalls:
 
     async def unary(self, method: str, content: bytes, context: Any) -> Serialized:
         """One request, one answer; of a refused one the status is in the context."""
-        call = Call(context, self._replica)
+        call = Call(context, self._replica, content)
         handler = self._find(method, call)
         try:
-            if handler.unary_unary is None:  # the one that refuses
+            if handler.stream_unary is None:  # the one that refuses
                 await handler.stream_stream(None, call)
             await self._check_size(content, call)
-            return Serialized(await handler.unary_unary(content, call))
+            return Serialized(await handler.stream_unary(None, call))
         except AbortedError:
             return Serialized(b"")
 

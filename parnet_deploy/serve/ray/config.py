@@ -14,6 +14,9 @@ from .need import Need
 from .options import ScaleOptions
 from .settings import ReplicaSettings
 
+AUTH_MODE = "RAY_AUTH_MODE"
+"""The variable that Ray reads when it is imported: with ``token``, a cluster holds its token."""
+
 APPLICATION, NAME = "parnet-deploy", "parnet"
 """What Ray calls the application, and the one deployment in it."""
 

@@ -37,6 +37,7 @@ def open_service(settings: ReplicaSettings) -> InferenceService:
         max_queue=settings.max_queue,
         max_delay_ms=settings.max_delay_ms,
         deadline_s=settings.deadline_ms / 1e3,
+        max_image_pixels=settings.max_image_pixels,
     )
     return InferenceService(models, options)
 

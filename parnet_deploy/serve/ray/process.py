@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from .serving import Plan, deploy, served
 
 _LOG = logging.getLogger(__name__)
 _STOP = (signal.SIGTERM, signal.SIGINT)
+_REPEAT_S = 0.5  # GNU timeout signals a process and then its group, and means it once
 
 
 def serve_until_stopped(
@@ -45,14 +47,20 @@ def serve_until_stopped(
                 plan = _replace(plan, make_plan)
             _LOG.info("stopping: no new requests; another signal ends it at once")
             for number in _STOP:
-                signal.signal(number, _at_once)
+                signal.signal(number, _at_once_from(time.monotonic() + _REPEAT_S))
     except KeyboardInterrupt:
         return False
     return True
 
 
-def _at_once(*_: object) -> None:
-    raise KeyboardInterrupt
+def _at_once_from(start: float) -> Callable[..., None]:
+    """A handler that ends the process from this time on."""
+
+    def at_once(*_: object) -> None:
+        if time.monotonic() >= start:
+            raise KeyboardInterrupt
+
+    return at_once
 
 
 def _replace(plan: Plan, make_plan: Callable[[], Plan]) -> Plan:
@@ -60,6 +68,7 @@ def _replace(plan: Plan, make_plan: Callable[[], Plan]) -> Plan:
     try:
         now = make_plan()
         if now == plan:
+            _LOG.warning("reload: nothing has changed on disk; what was served goes on")
             return plan
         deploy(now)
     except ParnetDeployError as error:

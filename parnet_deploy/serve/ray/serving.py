@@ -109,7 +109,8 @@ def _check_room(plan: Plan, room: Room) -> None:
         f"{plan.least}."
     )
     if plan.address is None:
-        raise ServeError(f"{text} Take fewer --replicas or --cpus.")
+        fewer = "--replicas, --cpus or --gpus" if gpus else "--replicas or --cpus"
+        raise ServeError(f"{text} Take fewer {fewer}.")
     _LOG.warning("%s The rest waits until nodes with room join.", text)
 
 

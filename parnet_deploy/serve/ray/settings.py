@@ -40,6 +40,7 @@ class ReplicaSettings:
     deadline_ms: float = 10_000.0
     drain_s: float = 30.0
     body_bytes: int = 16 * 2**20
+    max_image_pixels: int = 24_000_000
     token_file: str | None = None
     need_token: bool = False
 
@@ -77,6 +78,7 @@ class ReplicaSettings:
             "slots": self.slots,
             "threads": self.threads,
             "body_bytes": self.body_bytes,
+            "max_image_pixels": self.max_image_pixels,
         }
         for name, value in whole.items():
             if type(value) is not int or value < 1:

@@ -11,6 +11,7 @@ from ..protocol.refusal import Kind, RefusedError
 from ..protocol.request import Timings
 from ..security.limits import Limits
 from ..security.token import Token
+from ..shells.logs import peer_of
 from ..shells.shell import Shell
 from .answer import Answer, Receive, Scope, Send, error_body, refusal_answer
 from .body import ClientGoneError, read_body
@@ -78,23 +79,23 @@ class RestApp:
         method: str = scope["method"]
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "replace")
         path = raw_path.decode("latin-1")
-        what = f"{method} {path}"
+        what, peer = f"{method} {path}", peer_of(scope.get("client"))
         try:
             if len(headers) < len(scope["headers"]):
                 _check_single(scope["headers"])
             answer, timings = await self._answer(method, path, headers, receive, request_id, at_s)
         except RefusedError as error:
-            self._shell.refused("rest", request_id, what, error, at_s)
+            self._shell.refused("rest", request_id, what, error, at_s, peer=peer)
             answer = self._refusal(error, path)
         except ClientGoneError:
             return
         except Exception:
-            body = error_body(self._shell.broke("rest", request_id, what, at_s))
+            body = error_body(self._shell.broke("rest", request_id, what, at_s, peer=peer))
             answer = Answer(
                 status=500, headers=((b"content-type", b"application/json"),), body=body
             )
         else:
-            self._shell.answered("rest", request_id, what, timings, at_s)
+            self._shell.answered("rest", request_id, what, timings, at_s, peer=peer)
         await answer.send(send, ((b"x-request-id", request_id.encode("latin-1")),))
 
     async def _answer(

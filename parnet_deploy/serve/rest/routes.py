@@ -97,8 +97,8 @@ def _nothing(service: Service, parameters: Parameters, body: bytes) -> Answer:
 def _fixed(service: Service, parameters: Parameters, body: bytes) -> Answer:
     raise RefusedError(
         "fixed",
-        "loading and unloading models: not offered to clients. What is served is chosen where the "
-        "server runs.",
+        "loading and unloading models: not offered to clients; asking again will not help. Whoever "
+        "runs the server does it: build, then SIGHUP, or --watch.",
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import grpc
 
@@ -14,11 +15,14 @@ from ..protocol.contract import Arrival
 from ..protocol.grpc_codec import decode, encode, encode_in_stream, id_of, parse
 from ..protocol.refusal import RefusedError
 from ..protocol.request import InferResponse
+from ..security.limits import Limits
 from ..shells.shell import Shell
 from .documents import Ask
+from .receive import receive
 from .refuse import Metadata, abort, details
 
-Unary = Callable[[bytes, Any], Awaitable[bytes]]
+Unary = Callable[[Any, Any], Awaitable[bytes]]
+"""Of a stream of requests, of which it reads one: gRPC's own unary calls wait for it forever."""
 
 _STREAM = "ModelStreamInfer"
 
@@ -27,6 +31,7 @@ class _Caller(NamedTuple):
     """What the metadata of a call says, and when it came."""
 
     id: str
+    peer: str
     traceparent: str | None
     at_s: float
 
@@ -41,29 +46,29 @@ class _Caller(NamedTuple):
 class Calls:
     """Makes the handlers' behaviours. They take and give bytes: parsing is ours, so are its errors.
 
-    ``stream_requests``: how many requests of one stream may wait for their answers.
+    ``limits``: how long the message of a call may take, how many streams may be open, and how many
+    requests of each may wait for their answers.
     """
 
-    def __init__(self, shell: Shell, *, stream_requests: int) -> None:
-        self._shell = shell
-        self._stream_requests = stream_requests
+    def __init__(self, shell: Shell, limits: Limits) -> None:
+        self._shell, self._limits = shell, limits
 
     def document(self, rpc: str, ask: Ask) -> Unary:
         """Behaviour of an rpc that is answered at once."""
         kind = messages.request_class(rpc)
 
-        async def behavior(content: bytes, context: Any) -> bytes:
-            async def answer(caller: _Caller) -> tuple[bytes, None]:
+        async def behavior(requests: Any, context: Any) -> bytes:
+            async def answer(content: bytes, caller: _Caller) -> tuple[bytes, None]:
                 return ask(self._shell.service, parse(kind, content)).SerializeToString(), None
 
             return await self._guard(rpc, context, answer)
 
         return behavior
 
-    async def infer(self, content: bytes, context: Any) -> bytes:
+    async def infer(self, requests: Any, context: Any) -> bytes:
         """Behaviour of ``ModelInfer``."""
 
-        async def answer(caller: _Caller) -> tuple[bytes, InferResponse]:
+        async def answer(content: bytes, caller: _Caller) -> tuple[bytes, InferResponse]:
             request = decode(content)
             arrival = caller.arrival(context)
             response = await self._shell.infer(request, arrival, caller.id, caller.traceparent)
@@ -75,23 +80,28 @@ class Calls:
         self,
         rpc: str,
         context: Any,
-        answer: Callable[[_Caller], Awaitable[tuple[bytes, InferResponse | None]]],
+        answer: Callable[[bytes, _Caller], Awaitable[tuple[bytes, InferResponse | None]]],
     ) -> bytes:
         caller = self._caller(context)
         at_s, request_id = caller.at_s, caller.id
         metadata: Metadata = (("x-request-id", request_id),)
         try:
-            content, response = await answer(caller)
+            message = await receive(context, self._limits.message_s)
+            caller = caller.now()
+            at_s = caller.at_s
+            answering = answer(message, caller)
+            del message  # it may be large: whoever decodes it decides when it goes
+            content, response = await answering
         except RefusedError as error:
-            self._shell.refused("grpc", request_id, rpc, error, at_s)
+            self._shell.refused("grpc", request_id, rpc, error, at_s, peer=caller.peer)
             await abort(context, error, metadata)
         except Exception:
-            text = self._shell.broke("grpc", request_id, rpc, at_s)
+            text = self._shell.broke("grpc", request_id, rpc, at_s, peer=caller.peer)
             await context.abort(grpc.StatusCode.INTERNAL, text, metadata)
             raise AssertionError("abort returned") from None
         context.set_trailing_metadata(metadata)
         timings = None if response is None else response.timings
-        self._shell.answered("grpc", request_id, rpc, timings, at_s)
+        self._shell.answered("grpc", request_id, rpc, timings, at_s, peer=caller.peer)
         return content
 
     async def stream(self, requests: Any, context: Any) -> None:
@@ -103,7 +113,7 @@ class Calls:
         caller = self._caller(context)
         context.set_trailing_metadata((("x-request-id", caller.id),))
         waiting: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
-        free = asyncio.Semaphore(self._stream_requests)
+        free = asyncio.Semaphore(self._limits.stream_requests)
         tasks: set[asyncio.Task[bytes]] = set()
 
         async def write() -> None:
@@ -139,13 +149,15 @@ class Calls:
             )
             serialized = encode_in_stream(response)
         except RefusedError as error:
-            self._shell.refused("grpc", request_id, _STREAM, error, at_s)
+            self._shell.refused("grpc", request_id, _STREAM, error, at_s, peer=caller.peer)
             serialized = _stream_refusal(details(error), id_of(content))
         except Exception:
-            text = self._shell.broke("grpc", request_id, _STREAM, at_s)
+            text = self._shell.broke("grpc", request_id, _STREAM, at_s, peer=caller.peer)
             serialized = _stream_refusal(text, id_of(content))
         else:
-            self._shell.answered("grpc", request_id, _STREAM, response.timings, at_s)
+            self._shell.answered(
+                "grpc", request_id, _STREAM, response.timings, at_s, peer=caller.peer
+            )
         return serialized
 
     def _caller(self, context: Any) -> _Caller:
@@ -153,6 +165,7 @@ class Calls:
         parent = sent.get("traceparent")
         return _Caller(
             id=self._shell.ids.take(sent.get("x-request-id")),
+            peer=unquote(context.peer()).partition(":")[2],  # after the family
             traceparent=parent if isinstance(parent, str) else None,
             at_s=time.perf_counter(),
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -14,18 +17,24 @@ from ..protocol.refusal import RefusedError
 from ..security.limits import Limits
 from ..security.tls import TlsFiles
 from ..security.token import Token
+from ..shells.logs import LOGGER
 from ..shells.shell import Shell
 from .calls import Calls
 from .documents import DOCUMENTS, OPEN
 from .health import CHECK, check
+from .receive import receive
 from .refuse import abort, refusing
 
 _UNAUTHENTICATED = RefusedError(
     "unauthenticated",
-    "token: got none or a wrong one, expected the metadata authorization: Bearer TOKEN. "
+    "token: got none, a wrong one or several, expected the metadata authorization: Bearer TOKEN. "
     "Ask whoever runs the server.",
 )
 _UNKNOWN = RefusedError("not-offered", "method: got one that is not in the protocol.")
+
+
+_LOOK_S = 1.0  # how often it is looked whether the server still runs
+_PAUSES_S = (0.0, 0.1, 1.0, 5.0)  # before each attempt at opening it anew
 
 
 class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -33,11 +42,12 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def __init__(self, shell: Shell, token: Token | None, limits: Limits):
         self._token = token
-        calls = Calls(shell, stream_requests=limits.stream_requests)
+        calls = Calls(shell, limits)
         self._handlers: dict[str, Any] = {}
         for method in methods():
             self._handlers[f"/{SERVICE}/{method.name}"] = _handler(calls, method.name)
-        self._handlers[CHECK] = grpc.unary_unary_rpc_method_handler(_health(shell.service))
+        health = _health(shell.service, limits.message_s)
+        self._handlers[CHECK] = grpc.stream_unary_rpc_method_handler(health)
         self._open = {CHECK, *(f"/{SERVICE}/{rpc}" for rpc in OPEN)}
         self._refuse = refusing(_UNAUTHENTICATED)
         self._unknown = refusing(_UNKNOWN)
@@ -46,11 +56,12 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         """The handler of a call; it holds the token before the message is read."""
         method = handler_call_details.method
         if self._token is not None and method not in self._open:
-            given = None
-            for key, value in handler_call_details.invocation_metadata:
-                if key == "authorization":
-                    given = value if isinstance(value, bytes) else value.encode("latin-1")
-            if not self._token.admits(given):
+            given = [
+                value if isinstance(value, bytes) else value.encode("utf-8", "replace")
+                for key, value in handler_call_details.invocation_metadata
+                if key == "authorization"
+            ]
+            if len(given) != 1 or not self._token.admits(given[0]):
                 return self._refuse
         return self._handlers.get(method, self._unknown)
 
@@ -59,14 +70,14 @@ def _handler(calls: Calls, rpc: str) -> Any:
     if rpc == "ModelStreamInfer":
         return grpc.stream_stream_rpc_method_handler(calls.stream)
     if rpc == "ModelInfer":
-        return grpc.unary_unary_rpc_method_handler(calls.infer)
-    return grpc.unary_unary_rpc_method_handler(calls.document(rpc, DOCUMENTS[rpc]))
+        return grpc.stream_unary_rpc_method_handler(calls.infer)
+    return grpc.stream_unary_rpc_method_handler(calls.document(rpc, DOCUMENTS[rpc]))
 
 
-def _health(service: Service) -> Any:
-    async def behavior(content: bytes, context: Any) -> bytes:
+def _health(service: Service, message_s: float) -> Any:
+    async def behavior(requests: Any, context: Any) -> bytes:
         try:
-            return check(service, content)
+            return check(service, await receive(context, message_s))
         except RefusedError as error:
             await abort(context, error)
 
@@ -76,6 +87,9 @@ def _health(service: Service) -> Any:
 class RpcListener:
     """Serves gRPC on one address. Everything happens on the running event loop.
 
+    A server of gRPC's that ends without having been told to (an error in its loop that accepts
+    calls) is replaced by another on the same port.
+
     Args:
         shell: What answers, and what counts and writes down.
         address: Resolved, as numbers.
@@ -83,6 +97,7 @@ class RpcListener:
         token: What clients must know; None: nothing.
         limits: Sizes, times and counts.
         tls: None: plain.
+        on_lost: Called once if gRPC's server ended and the port could not be had again.
     """
 
     def __init__(
@@ -94,12 +109,14 @@ class RpcListener:
         token: Token | None = None,
         limits: Limits | None = None,
         tls: TlsFiles | None = None,
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
         limits = limits or Limits()
         self._address, self.port, self._tls = address, port, tls
-        self._server = grpc.aio.server(options=_options(limits))
-        handlers = Handlers(shell, token, limits)
-        self._server.add_generic_rpc_handlers((handlers,))
+        self._options, self._on_lost = _options(limits), on_lost
+        self._handlers = Handlers(shell, token, limits)
+        self._server: Any = None
+        self._keeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Accept calls.
@@ -107,23 +124,62 @@ class RpcListener:
         Raises:
             ServeError: The port cannot be had, or the certificate cannot be used.
         """
-        host = f"[{self._address}]" if ":" in self._address else self._address
-        where = f"{host}:{self.port}"
-        try:
-            if self._tls is None:
-                self.port = self._server.add_insecure_port(where)
-            else:
-                self.port = self._server.add_secure_port(where, _credentials(self._tls))
-        except RuntimeError as error:
-            raise ServeError(
-                f"port {where}: got an error when it was opened for gRPC, expected a free port. "
-                "Choose another with --grpc-port, 0 for any, or stop what uses it."
-            ) from error
-        await self._server.start()
+        await self._open()
+        self._keeping = asyncio.create_task(self._keep())
 
     async def close(self, grace_s: float) -> None:
         """Accept no more, let calls finish for so long, and end the rest."""
-        await self._server.stop(grace_s)
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait({self._keeping})
+        if self._server is not None:
+            await self._server.stop(grace_s)
+
+    async def _open(self) -> None:
+        host = f"[{self._address}]" if ":" in self._address else self._address
+        where = f"{host}:{self.port}"
+        self._server = server = grpc.aio.server(options=self._options)
+        server.add_generic_rpc_handlers((self._handlers,))
+        try:
+            if self._tls is None:
+                self.port = server.add_insecure_port(where)
+            else:
+                self.port = server.add_secure_port(where, _credentials(self._tls))
+        except RuntimeError as error:
+            raise ServeError(
+                f"port {where}: got an error when it was opened for gRPC, expected a free port "
+                "at an address of this machine. Choose another with --grpc-port, 0 for any, or "
+                "--host, or stop what uses it."
+            ) from error
+        await server.start()
+
+    async def _keep(self) -> None:
+        """Replace each server that ends, until cancelled."""
+        while True:
+            try:
+                if await self._server.wait_for_termination(_LOOK_S):
+                    continue  # it runs
+                cause = "without an error"
+            except Exception as error:
+                cause = type(error).__name__
+            LOGGER.error("gRPC: its server ended by itself (%s); opening it again", cause)
+            with contextlib.suppress(Exception):  # what ended it may be raised once more
+                await self._server.stop(None)
+            if not await self._open_again():
+                return
+
+    async def _open_again(self) -> bool:
+        for pause_s in _PAUSES_S:
+            await asyncio.sleep(pause_s)
+            try:
+                await self._open()
+            except ServeError as error:
+                LOGGER.error("gRPC: %s", error)
+            else:
+                return True
+        if self._on_lost is not None:
+            self._on_lost()
+        return False
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:
@@ -133,7 +189,7 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", limits.head_bytes),
         ("grpc.absolute_max_metadata_size", limits.head_bytes),
-        ("grpc.max_concurrent_streams", max(limits.connections, 1)),
+        ("grpc.max_concurrent_streams", limits.calls),
         ("grpc.max_allowed_incoming_connections", limits.connections),
         ("grpc.server_handshake_timeout_ms", round(1e3 * limits.head_s)),
         ("grpc.so_reuseport", 0),  # a port in use is an error, not shared

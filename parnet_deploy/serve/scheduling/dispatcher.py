@@ -16,6 +16,10 @@ from .waiting import WaitingQueue
 STALE_S = 1.0
 """An estimate older than this refuses nobody whom an idle engine could take: it may be over."""
 
+WAKE_SHARE, WAKE_MOST_S = 0.25, 0.025
+"""How much earlier than its deadline wants it a batch that waits to grow starts: for timers and
+threads, which are late. A share of the time that a request had, up to so many seconds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -44,6 +48,7 @@ class Dispatcher:
         self.waiting = WaitingQueue()
         self.running: dict[Batch, None] = {}
         self.wake_s = math.inf
+        self._max_delay_s = limits.max_delay_s
         self._model, self._limits, self._estimate = model, limits, estimate
 
     @property
@@ -56,6 +61,10 @@ class Dispatcher:
         """Whether somebody waits though a slot is idle: for a batch to grow, or to be polled."""
         return bool(self.waiting) and self.idle_slots > 0
 
+    def hurry(self) -> None:
+        """From now on no batch waits to grow: nobody comes any more. To be polled after this."""
+        self._max_delay_s = 0.0
+
     def submit(self, ticket: Ticket, now: float) -> Batch | None:
         """Let a request in; the batch to start because of it, if any.
 
@@ -63,7 +72,7 @@ class Dispatcher:
             RefusedError: busy, if the queue is full; late, if it cannot be done by its deadline.
         """
         own_s = self._admit(ticket, now)
-        if not self.waiting and self.idle_slots > 0 and not self._limits.max_delay_s:
+        if not self.waiting and self.idle_slots > 0 and not self._max_delay_s:
             return self._start((ticket,), now + own_s)
         self.waiting.put(ticket)
         return self.poll(now)
@@ -87,8 +96,9 @@ class Dispatcher:
         tickets, run_s = self._gather(now)
         first = tickets[0]
         count = sum(ticket.count for ticket in tickets)
-        if self._limits.max_delay_s and count < self._limits.max_batch:
-            start_s = min(first.queued_s + self._limits.max_delay_s, first.deadline_s - run_s)
+        if self._max_delay_s and count < self._limits.max_batch:
+            last_s = min(map(_last_start_s, tickets)) - run_s
+            start_s = min(first.queued_s + self._max_delay_s, last_s)
             if now < start_s:
                 self.wake_s = start_s
                 return None
@@ -156,8 +166,8 @@ class Dispatcher:
             return
         raise RefusedError(
             "busy",
-            f"model {self._model}: got {images} images waiting, expected at most {most} with "
-            f"{ticket.count} more. Try again later.",
+            f"model {self._model}: the queue is full: {images} of --max-queue {most} images wait, "
+            f"no room for {ticket.count} more. Try again later.",
             retry_after_s=max(self.free_in_s(now), own_s),
         )
 
@@ -170,6 +180,12 @@ class Dispatcher:
 
     def _drain_s(self, size: Size, images: int) -> float:
         return self._estimate.drain_s(size, images, self._limits.max_batch)
+
+
+def _last_start_s(ticket: Ticket) -> float:
+    """When a run that takes no time must start at the latest to be in time for sure."""
+    margin_s = min(WAKE_SHARE * (ticket.deadline_s - ticket.queued_s), WAKE_MOST_S)
+    return ticket.deadline_s - margin_s
 
 
 def late(

@@ -105,6 +105,12 @@ class Scheduler:
             if not ticket.answered:  # cancelled
                 self._leave(ticket)
 
+    def hurry(self) -> None:
+        """Nobody comes any more: start what waits for others to share its batch."""
+        with self._lock:
+            self._dispatcher.hurry()
+        self._poll()
+
     def refuse_all(self, error: RefusedError) -> None:
         """Answer everything that is not answered yet, and whatever still comes, with a refusal."""
         self._closed = error

@@ -26,6 +26,8 @@ class Limits:
     idle_s: float = 75.0  # a connection kept open without a request
     write_s: float = 30.0  # a client that does not read its answer
     linger_s: float = 2.0  # sending on after having been refused
+    calls: int = 128  # at once on one gRPC connection; twice what a queue holds by default
+    message_s: float = 30.0  # for the message of a gRPC call, from the call's beginning
     stream_requests: int = 32  # unanswered ones of one gRPC stream
 
     def body_time_s(self, received_bytes: int) -> float:

@@ -33,9 +33,14 @@ class TlsFiles:
         """What asyncio needs.
 
         Raises:
-            ServeError: A file cannot be read, or key and certificate do not belong together.
+            ServeError: A file cannot be read or is not what it should be, or key and certificate do
+                not belong together.
         """
-        self.read()
+        certificate, key, authority = self.read()
+        _check_certificates("certificate", self.certificate, certificate)
+        _check_key(self.key, key)
+        if self.client_ca is not None and authority is not None:
+            _check_certificates("client CA", self.client_ca, authority)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
@@ -46,9 +51,8 @@ class TlsFiles:
                 context.verify_mode = ssl.CERT_REQUIRED
         except (ssl.SSLError, OSError) as error:
             raise ServeError(
-                f"TLS {self.certificate}, {self.key}: got {_reason(error)}, expected a PEM "
-                "certificate, its unencrypted key and, for --tls-client-ca, certificates of "
-                "authorities. Check them: openssl x509 -in FILE -noout -text."
+                f"key {self.key}: got {_reason(error)}, expected the key of certificate "
+                f"{self.certificate}. Check it: openssl pkey -in FILE -noout -check."
             ) from error
         return context
 
@@ -56,6 +60,31 @@ class TlsFiles:
 def _no_password() -> bytes:
     """Instead of the terminal prompt that OpenSSL would show."""
     return b""
+
+
+def _check_certificates(what: str, path: Path, content: bytes) -> None:
+    try:
+        if b"CERTIFICATE-----" not in content:
+            raise ssl.SSLError("no PEM certificate")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
+    except (ssl.SSLError, OSError) as error:
+        raise ServeError(
+            f"{what} {path}: got {_reason(error)}, expected certificates as PEM. Check it: openssl "
+            "x509 -in FILE -noout -text."
+        ) from error
+
+
+def _check_key(path: Path, content: bytes) -> None:
+    if b"PRIVATE KEY-----" not in content:
+        raise ServeError(
+            f"key {path}: got no PEM key, expected the certificate's private key. Name the right "
+            "file."
+        )
+    if b"ENCRYPTED" in content:
+        raise ServeError(
+            f"key {path}: got one that is encrypted, expected one without a passphrase. Make one "
+            f"that only you can read: (umask 077; openssl pkey -in {path} -out PLAIN.key)."
+        )
 
 
 def _read(what: str, path: Path) -> bytes:

@@ -8,14 +8,14 @@ import signal
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 
-from ...errors import ParnetDeployError
+from ...errors import ParnetDeployError, ServeError
 from ..shells.logs import LOGGER
 from .files import raise_file_limit, too_few_files
 from .memory import keep_freed_memory, spare_collector
 from .server import Server
 
-Reload = Callable[[], Awaitable[None]]
-"""Takes what is on disk now into service, if it is another one."""
+Reload = Callable[[], Awaitable[list[str]]]
+"""Takes what is on disk now into service, if it is another one; the names of what it took."""
 
 
 def serve_until_stopped(
@@ -27,7 +27,8 @@ def serve_until_stopped(
 ) -> bool:
     """Serve until SIGTERM or SIGINT; then drain. A second signal ends it at once.
 
-    SIGHUP, and every ``watch_s`` seconds, calls ``reload``; if that fails, what was served goes on.
+    SIGHUP, and every ``watch_s`` seconds, calls ``reload``; if that fails, what was served goes on,
+    and the log says so, of failures that watching meets again and again once.
     To be called in the main thread. The event loop is uvloop's where that is installed.
 
     Args:
@@ -39,7 +40,7 @@ def serve_until_stopped(
     Returns: Whether it had time to drain.
 
     Raises:
-        ParnetDeployError: The server cannot start.
+        ParnetDeployError: The server cannot start, or lost one of its ports for good.
     """
     keep_freed_memory()
     run = _event_loop_runner()
@@ -59,6 +60,7 @@ class _Process:
         self._reload_models, self._watch_s, self._files = reload, watch_s, files
         self._stop, self._at_once = asyncio.Event(), asyncio.Event()
         self._changed = asyncio.Event()
+        self._told = ""  # of a reload that failed
 
     async def run(self) -> bool:
         loop = asyncio.get_running_loop()
@@ -75,10 +77,17 @@ class _Process:
         spare_collector()
         self._on_ready(server)
         reloading = asyncio.ensure_future(self._reload_forever())
-        await self._stop.wait()
+        await _unless(self._stop, server.lost.wait())
+        self._stop.set()
         reloading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await reloading
+        drained = await self._end(server)
+        if server.lost.is_set():
+            raise ServeError("server: got a port that broke for good, see the log. Start it again.")
+        return drained
+
+    async def _end(self, server: Server) -> bool:
         LOGGER.info("stopping: no new requests; another signal ends it at once")
         if await _unless(self._at_once, server.close()):
             return True
@@ -92,16 +101,27 @@ class _Process:
         while self._reload_models is not None:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), self._watch_s)
+            asked = self._changed.is_set()
             self._changed.clear()
             try:
-                await self._reload_models()
-            except ParnetDeployError as error:
-                LOGGER.error("reload: what was served goes on; %s", error)
-            except Exception:
-                LOGGER.exception("reload: what was served goes on")
+                taken = await self._reload_models()
+            except Exception as error:
+                self._tell(error, asked=asked)
+            else:
+                self._told = ""
+                if asked and not taken:
+                    LOGGER.warning("reload: nothing has changed on disk; what was served goes on")
+
+    def _tell(self, error: Exception, *, asked: bool) -> None:
+        """Write down why a reload failed; one that nobody asked for only if the reason is new."""
+        text = repr(error)
+        if asked or text != self._told:
+            trace = not isinstance(error, ParnetDeployError)
+            LOGGER.error("reload: what was served goes on; %s", error, exc_info=trace)
+        self._told = text
 
 
-async def _unless(event: asyncio.Event, work: Awaitable[None]) -> bool:
+async def _unless(event: asyncio.Event, work: Awaitable[object]) -> bool:
     """Do the work; whether it was done before the event came, which cancels it."""
     task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
     await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)

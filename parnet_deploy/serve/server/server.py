@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -47,6 +48,8 @@ class Server:
     Touches no signals: ``server.process`` does. Until the models are open, health says
     "live" and "not ready".
 
+    ``lost``: set if a wire broke for good; it is not ready any more and should be closed.
+
     Owns: the service, which it closes, and the sockets.
     """
 
@@ -69,6 +72,7 @@ class Server:
             self._metrics = None
         self._rest: list[RestListener] = []
         self._rpc: RpcListener | None = None
+        self.lost = asyncio.Event()
         self.address = ""
         self.port: int | None = None
         self.grpc_port: int | None = None
@@ -113,7 +117,7 @@ class Server:
     async def close(self, drain_s: float | None = None) -> None:
         """Refuse what comes, finish what is there, and end the rest after ``drain_s``.
 
-        Until what is there is finished, REST goes on to say that the server is stopping: 503, and
+        Until what is there is finished, both wires go on to say that the server is stopping, and
         "not ready" to whoever asks for its health. Then nothing listens any more.
 
         Args:
@@ -123,28 +127,37 @@ class Server:
         self._service.begin_drain()
         for listener in self._rest:
             listener.begin_drain()
-        waiting = [self._finish(patience_s)]
-        if self._rpc is not None:
-            waiting.append(self._rpc.close(patience_s))
+        waiting = [self._drain(patience_s)]
         tasks = [asyncio.ensure_future(each) for each in waiting]
         # The service itself keeps to patience_s; what is left after it is connections.
         done, late = await asyncio.wait(tasks, timeout=patience_s + 1.0)
         for listener in self._rest:
             await listener.close()
         self._rest = []
+        if self._rpc is not None:
+            await self._rpc.close(0.0)
         for task in late:
             task.cancel()
+        self._shell.flush()
         for task in done:
             task.result()
 
-    async def _finish(self, patience_s: float) -> None:
-        """Answer what is there, then listen no more, and answer what came in the meantime."""
+    async def _drain(self, patience_s: float) -> None:
+        """Answer what is there, then listen no more, and answer what came in the meantime.
+
+        Until then both wires answer that the server is stopping.
+        """
+        clock = asyncio.get_running_loop().time
+        until_s = clock() + patience_s
         await asyncio.gather(
             self._service.close(patience_s), *(each.wait_idle() for each in self._rest)
         )
         for listener in self._rest:
             listener.stop_accepting()
-        await asyncio.gather(*(each.wait_idle() for each in self._rest))
+        waiting = [each.wait_idle() for each in self._rest]
+        if self._rpc is not None:
+            waiting.append(self._rpc.close(max(0.0, until_s - clock())))
+        await asyncio.gather(*waiting)
 
     async def _listen(self, options: ServerOptions) -> None:
         context = None if options.tls is None else options.tls.context()
@@ -179,9 +192,14 @@ class Server:
                 token=options.token,
                 limits=options.limits,
                 tls=options.tls,
+                on_lost=self._on_lost,
             )
             await self._rpc.start()
             self.grpc_port = self._rpc.port
+
+    def _on_lost(self) -> None:
+        self._service.begin_drain()
+        self.lost.set()
 
     async def _add(
         self, app: RestApp, sock: socket.socket, tls: ssl.SSLContext | None = None
@@ -207,6 +225,11 @@ def bind(address: str, port: int, option: str) -> socket.socket:
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it accepts inherits it
         return found
     except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise ServeError(
+                f"host {address}: got {error.strerror}, expected an address of this machine. "
+                "Choose another with --host; `ip address` lists them."
+            ) from error
         raise ServeError(
             f"port {port} at {address}: got {error.strerror or error}, expected a free one. "
             f"Choose another with {option}, 0 for any, or stop what uses it."

@@ -46,6 +46,7 @@ class Generation:
     async def retire(self, clock: Clock, cap_s: float, refusal: RefusedError) -> None:
         """Answer what is owed, for so long at most, refuse the rest, and close the engines."""
         self.idle = asyncio.Event()
+        self.scheduler.hurry()
         if not self.requests:
             self.idle.set()
         timer = clock.call_at(clock.now() + cap_s, self.idle.set)

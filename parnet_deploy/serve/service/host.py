@@ -16,7 +16,7 @@ from ..model.outputs import make_output
 from ..model.served_model import ServedModel
 from ..model.signature import VERSION
 from ..protocol.contract import Arrival, Document
-from ..protocol.refusal import RefusedError
+from ..protocol.refusal import DRAINING_RETRY_S, RefusedError
 from ..protocol.request import InferRequest, InferResponse, Timings
 from .generation import Generation, open_generation
 from .metrics import Metrics
@@ -135,6 +135,11 @@ class Host:
             task.add_done_callback(lambda done: self._forget(task, old))
             return {"model": name, "old": _summary(old.model), "new": _summary(new.model)}
 
+    def hurry(self) -> None:
+        """No request comes any more: those that wait for others to share a batch wait no longer."""
+        for generation in self._generations():
+            generation.scheduler.hurry()
+
     async def close(self, drain_s: float) -> None:
         """Answer what is owed, for so long at most, refuse the rest, and close everything."""
         self._closed = True
@@ -171,7 +176,9 @@ class Host:
 
     def _stopped(self) -> RefusedError:
         return RefusedError(
-            "draining", f"model {self.name}: the server has stopped. Ask another one."
+            "draining",
+            f"model {self.name}: the server has stopped. Ask another one.",
+            retry_after_s=DRAINING_RETRY_S,
         )
 
     def _generations(self) -> list[Generation]:
@@ -239,6 +246,8 @@ class Host:
     def _announce(self) -> None:
         model = self.model
         self._metrics.runs(model.name, _facts(model))
+        if model.warning is not None:
+            _LOG.warning("%s", model.warning)
         _LOG.info("model %s: now answered by %s", model.name, _facts(model))
 
     def _forget(self, task: asyncio.Task[None], old: Generation) -> None:

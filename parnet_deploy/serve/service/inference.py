@@ -14,7 +14,7 @@ from ..model.options import ModelOptions
 from ..model.served_model import ServedModel
 from ..model.signature import VERSION
 from ..protocol.contract import Arrival, Document
-from ..protocol.refusal import RefusedError
+from ..protocol.refusal import DRAINING_RETRY_S, RefusedError
 from ..protocol.request import InferRequest, InferResponse
 from .host import Host, Opener
 from .metrics import Gauges, Metrics
@@ -86,6 +86,7 @@ class InferenceService:
                 threads=options.decoders,
                 max_waiting=max(options.max_queue, options.decoders),
                 max_image_bytes=options.max_image_bytes,
+                max_image_pixels=options.max_image_pixels,
                 clock=clock,
             )
             undo.callback(decoders.close)
@@ -112,6 +113,8 @@ class InferenceService:
     def begin_drain(self) -> None:
         """Refuse new requests from now on and say so in the readiness; go on with the others."""
         self._draining = True
+        for host in self._hosts.values():
+            host.hurry()
 
     async def close(self, drain_s: float = 0.0) -> None:
         """Answer what was accepted, for so long at most, refuse the rest, and close. Idempotent."""
@@ -178,6 +181,11 @@ class InferenceService:
         """What a person should know of the model that answers; see ``model.card``."""
         return self._find(name, "").model.card
 
+    def warnings(self) -> list[str]:
+        """What whoever runs the server should know of its models."""
+        found = (host.model.warning for host in self._hosts.values())
+        return [warning for warning in found if warning is not None]
+
     def describe(self) -> Document:
         """The server for people: name, version, ready, and the card of each model."""
         return {
@@ -195,7 +203,9 @@ class InferenceService:
                 raise self._unknown(request.model)
             if self._draining:
                 raise RefusedError(
-                    "draining", "server: it is stopping and takes no new request. Ask another one."
+                    "draining",
+                    "server: it is stopping and takes no new request. Ask another one.",
+                    retry_after_s=DRAINING_RETRY_S,
                 )
             response = await host.infer(request, arrival)
         except RefusedError as error:

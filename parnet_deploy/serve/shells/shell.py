@@ -70,22 +70,40 @@ class Shell:
         return response
 
     def answered(
-        self, wire: Wire, request_id: str, what: str, timings: Timings | None, at_s: float
+        self,
+        wire: Wire,
+        request_id: str,
+        what: str,
+        timings: Timings | None,
+        at_s: float,
+        *,
+        peer: str = "",
     ) -> None:
         """A request was answered. ``what``: method and path, or the rpc."""
-        self._log.answered(wire, request_id, what, timings, time.perf_counter() - at_s)
+        self._log.answered(wire, request_id, what, timings, time.perf_counter() - at_s, peer=peer)
 
     def refused(
-        self, wire: Wire, request_id: str, what: str, error: RefusedError, at_s: float
+        self,
+        wire: Wire,
+        request_id: str,
+        what: str,
+        error: RefusedError,
+        at_s: float,
+        *,
+        peer: str = "",
     ) -> None:
         """A request was refused, whoever is to blame."""
         if self._on_refused is not None and not error.counted:
             self._on_refused(wire, error.kind)
-        self._log.refused(wire, request_id, what, error, time.perf_counter() - at_s)
+        self._log.refused(wire, request_id, what, error, time.perf_counter() - at_s, peer=peer)
 
-    def broke(self, wire: Wire, request_id: str, what: str, at_s: float) -> str:
+    def flush(self) -> None:
+        """Write down what is not yet; called last."""
+        self._log.flush()
+
+    def broke(self, wire: Wire, request_id: str, what: str, at_s: float, *, peer: str = "") -> str:
         """A bug; called where the exception is handled. What to tell the client."""
         if self._on_refused is not None:
             self._on_refused(wire, "failed")
-        self._log.broke(wire, request_id, what, time.perf_counter() - at_s)
+        self._log.broke(wire, request_id, what, time.perf_counter() - at_s, peer=peer)
         return f"request {request_id}: got an error of the server. Report it, with this id."

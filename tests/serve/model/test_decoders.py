@@ -13,7 +13,7 @@ from parnet_deploy.preprocess import load_image
 from parnet_deploy.serve.clock import LoopClock
 from parnet_deploy.serve.model import decoders as module
 from parnet_deploy.serve.model.decoders import Decoders
-from parnet_deploy.serve.protocol.refusal import RefusedError
+from parnet_deploy.serve.protocol.refusal import DRAINING_RETRY_S, RefusedError
 from tests.serve.scheduling.scheduling_toys import StillClock
 from tests.serve.service_toys import PREPROCESSING, picture, run
 
@@ -21,11 +21,14 @@ FAR = 1e12
 
 
 @contextmanager
-def decoders(clock=None, *, threads=1, max_waiting=3, max_image_bytes=2**20):
+def decoders(
+    clock=None, *, threads=1, max_waiting=3, max_image_bytes=2**20, max_image_pixels=10**6
+):
     found = Decoders(
         threads=threads,
         max_waiting=max_waiting,
         max_image_bytes=max_image_bytes,
+        max_image_pixels=max_image_pixels,
         clock=clock or LoopClock(),
     )
     try:
@@ -46,9 +49,9 @@ def gate(monkeypatch):
     opened = threading.Event()
     real = module.load_image
 
-    def wait(content, preprocessing):
+    def wait(content, preprocessing, **more):
         assert opened.wait(60)
-        return real(content, preprocessing)
+        return real(content, preprocessing, **more)
 
     monkeypatch.setattr(module, "load_image", wait)
     return opened
@@ -103,6 +106,7 @@ def test_no_more_wait_than_may(gate):
             await asyncio.sleep(0)
             error = await refusal(found.decode([content], PREPROCESSING, FAR))
             assert error.kind == "busy"
+            assert "queue is full: 3 of 3 images wait, no room for 1 more." in str(error)
             gate.set()
             assert [len(images) for images in await asyncio.gather(*tasks)] == [2, 1]
             assert len(await found.decode([content] * 3, PREPROCESSING, FAR)) == 3
@@ -125,11 +129,85 @@ def test_a_deadline_counts_while_images_are_decoded(gate):
     run(main())
 
 
+@pytest.mark.parametrize("why", ["cancelled", "late"])
+def test_nobody_waits_for_the_rest_of_a_request_that_has_left(gate, monkeypatch, why):
+    """Neither the thread nor those behind: it stops between two images."""
+    loaded, entered, real = [], threading.Event(), module.load_image
+
+    def load(content, *given, **more):
+        loaded.append(content)
+        entered.set()
+        return real(content, *given, **more)
+
+    monkeypatch.setattr(module, "load_image", load)
+
+    async def main():
+        clock = StillClock()
+        with decoders(clock, max_waiting=9) as found:
+            gone = asyncio.ensure_future(
+                found.decode([picture()] * 3, PREPROCESSING, clock.now() + 1.0)
+            )
+            await asyncio.sleep(0)
+            await asyncio.to_thread(entered.wait, 60)
+            if why == "late":
+                clock.advance(1.1)
+            else:
+                gone.cancel()
+            await asyncio.wait([gone])
+            gate.set()
+            await found.decode([picture(7)], PREPROCESSING, FAR)
+
+    run(main())
+    assert loaded == [picture(), picture(7)]
+
+
+def test_who_cannot_be_in_time_is_told_so_at_once(gate, monkeypatch):
+    clock = StillClock()
+    real = module.load_image
+
+    def load(*given, **more):
+        found = real(*given, **more)
+        clock.advance(2.0)
+        return found
+
+    monkeypatch.setattr(module, "load_image", load)
+
+    async def main():
+        with decoders(clock, max_waiting=9) as found:
+            gate.set()
+            await found.decode([picture()], PREPROCESSING, FAR)  # one takes 2 s
+            gate.clear()
+            three = asyncio.ensure_future(found.decode([picture()] * 3, PREPROCESSING, FAR))
+            await asyncio.sleep(0)
+            error = await refusal(found.decode([picture()], PREPROCESSING, clock.now() + 5.9))
+            assert (error.kind, error.retry_after_s) == ("late", 6.0)
+            assert "5900.0 ms until the deadline, expected at least 6000.0 ms" in str(error)
+            patient = found.decode([picture()], PREPROCESSING, clock.now() + 60.0)
+            gate.set()
+            assert len(await patient) == 1
+            assert len(await three) == 3
+
+    run(main())
+
+
+def test_too_many_pixels_are_refused_and_those_allowed_are_not():
+    async def main():
+        with decoders(max_image_pixels=400) as found:
+            assert len(await found.decode([picture(side=20)], PREPROCESSING, FAR)) == 1
+            return await refusal(found.decode([picture(side=21)], PREPROCESSING, FAR))
+
+    error = run(main())
+    assert error.kind == "invalid"
+    assert "got 21x21 pixels, expected at most 400 in all" in str(error)
+
+
 def test_a_cancelled_request_is_not_decoded(gate, monkeypatch):
     prepared = []
     real = module.prepare_images
     monkeypatch.setattr(
-        module, "prepare_images", lambda *given: prepared.append(given) or real(*given)
+        module,
+        "prepare_images",
+        lambda *given, **more: prepared.append(given) or real(*given, **more),
     )
 
     async def main():
@@ -158,7 +236,8 @@ def test_what_waits_when_it_is_closed_is_refused(gate):
             )
             await asyncio.sleep(0)
             found.close()
-            assert (await refusal(waiting)).kind == "draining"
+            error = await refusal(waiting)
+            assert (error.kind, error.retry_after_s) == ("draining", DRAINING_RETRY_S)
             gate.set()
             assert len(await running) == 1
 

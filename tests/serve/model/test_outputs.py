@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parnet_deploy.serve.model.outputs import best_classes, make_output
+from parnet_deploy.serve.protocol.refusal import RefusedError
 from parnet_deploy.serve.protocol.request import WantedOutput
 
 LOGITS = np.array([[0.5, 2.0, -1.25, 2.0], [3.0, 1.0, 2.0, 0.0]], np.float32)
@@ -33,6 +34,17 @@ def test_classes_are_written_as_the_protocol_has_them(count, labels, expected):
     assert output.shape == (2, min(count, 4))
     assert len(output.data) == 2 * min(count, 4)
     assert output.data[: len(expected)] == expected
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_not_ranked(value):
+    """As it is not written as JSON: whoever wants it as it is asks for it raw."""
+    logits = LOGITS.copy()
+    logits[1, 2] = value
+    with pytest.raises(RefusedError, match="output 'logits': got NaN or Inf") as caught:
+        make_output(WantedOutput(name="logits", classification=1), logits)
+    assert caught.value.kind == "invalid"
+    assert make_output(WantedOutput(name="logits", binary=True), logits).data is logits
 
 
 def test_nan_stands_last_and_is_written_as_such():

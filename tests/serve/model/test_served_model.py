@@ -15,8 +15,18 @@ from parnet_deploy.serve.model import served_model as module
 from parnet_deploy.serve.model.documents import model_config, model_metadata
 from parnet_deploy.serve.model.options import ModelOptions
 from parnet_deploy.serve.model.served_model import ServedModel
+from parnet_deploy.serve.protocol.refusal import RefusedError
 from tests.runtime.runtime_toys import images, reference
-from tests.serve.service_toys import LABELS, PREPROCESSING, SIDE, SIZE, SPEC, publish
+from tests.serve.service_toys import (
+    LABELS,
+    PREPROCESSING,
+    SIDE,
+    SIZE,
+    SPEC,
+    ask,
+    encoded_input,
+    publish,
+)
 
 RANGE = InputSize(low=(SIDE, SIDE), high=(2 * SIDE, SIDE))
 
@@ -62,12 +72,19 @@ def test_another_name(toy):
 @pytest.mark.parametrize(
     "preprocessing",
     [None, Preprocessing(height=2 * SIDE, width=SIDE)],
-    ids=["not said", "other size"],
+    ids=["not said", "another size"],
 )
 def test_without_fitting_preprocessing_only_tensors_are_taken(tmp_path, preprocessing):
     path = publish(tmp_path / "toy", preprocessing=preprocessing)
     model = ServedModel.open(ModelOptions(path=path))
     assert model.signature.inputs == ("image",)
+    if preprocessing is None:
+        assert model.card["tensors_only"] == "its deployment has no preprocessing"
+        assert model.warning is None
+    else:
+        expected = f"its preprocessing makes {2 * SIDE}x{SIDE}, its plan takes {SIZE}"
+        assert model.card["tensors_only"] == expected
+        assert model.warning.endswith(f"toy: it takes tensors, not images: {expected}")
     assert [one["name"] for one in model_metadata(model.signature, "x")["inputs"]] == ["image"]
     assert config_of(model)["input"][0]["optional"] is False
     model.close()
@@ -77,6 +94,13 @@ def test_without_pillow_only_tensors_are_taken(toy, monkeypatch):
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     model = ServedModel.open(ModelOptions(path=toy))
     assert model.signature.inputs == ("image",)
+    assert "pillow is not installed" in model.card["tensors_only"]
+    assert "pillow is not installed" in model.warning
+    with pytest.raises(
+        RefusedError, match=r"expected .* image\. .*pillow is not installed"
+    ) as caught:
+        model.signature.check_inputs(ask(encoded_input(b"x")))
+    assert caught.value.kind == "invalid"
     model.close()
 
 
@@ -135,7 +159,7 @@ class TestDocuments:
             "platform": "parnet_deploy_onnxruntime",
             "inputs": [
                 {"name": "image", "datatype": "FP32", "shape": [-1, 3, SIDE, SIDE]},
-                {"name": "encoded_image", "datatype": "BYTES", "shape": [-1]},
+                {"name": "encoded_image", "datatype": "BYTES", "shape": [-1, 1]},
             ],
             "outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, 4]}],
         }
@@ -173,6 +197,7 @@ class TestCard:
         assert (card["digest"], card["classes"]) == (model.digest, 4)
         assert card["labels"] == list(LABELS)
         assert card["inputs"] == ["image", "encoded_image"]
+        assert card["tensors_only"] is model.warning is None
         assert card["input_size"] == str(SIZE)
         assert card["preprocessing"]["height"] == SIDE
         assert card["running"]["backend"] == "onnxruntime"

@@ -109,7 +109,7 @@ class Stub:
         return JSONResponse([{"name": "colours", "version": "1", "state": "READY", "reason": ""}])
 
     async def _metadata(self, request: Request) -> Response:
-        kinds = {"image": ("FP32", [-1, 3, 224, 224]), "encoded_image": ("BYTES", [-1])}
+        kinds = {"image": ("FP32", [-1, 3, 224, 224]), "encoded_image": ("BYTES", [-1, 1])}
         inputs = [
             {"name": name, "datatype": kinds[name][0], "shape": kinds[name][1]}
             for name in self.inputs

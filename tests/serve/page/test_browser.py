@@ -112,7 +112,7 @@ def test_the_time_is_split_as_the_server_says(tab: Tab, photo: Path) -> None:
         "Engine, a batch of 2": 3.75,
     }
     total = float(tab.text("#total").removesuffix(" ms"))
-    assert wire > 0
+    assert wire >= 0  # the stub may be faster than it says
     assert math.isclose(total, wire + 6.0, rel_tol=0.02)
     grown = tab.eval("[...document.querySelectorAll('#split span')].map(p => +p.style.flexGrow)")
     assert grown[1:] == [0.5, 1.25, 0.5, 3.75]
@@ -319,11 +319,17 @@ def test_a_server_without_cards_is_used_all_the_same(
     tab.close()
 
 
-def test_a_model_without_preprocessing_says_so(browser: Browser, server: str, stub: Stub) -> None:
+@pytest.mark.parametrize("reason", [None, "pillow is not installed"])
+def test_a_model_that_takes_no_images_says_why(
+    browser: Browser, server: str, stub: Stub, reason: str | None
+) -> None:
     stub.inputs = ("image",)
+    if reason is not None:
+        stub.cards = [{**CARDS[0], "tensors_only": reason}]
     tab = browser.open(server)
     tab.wait_shown("#card-problem")
-    assert "takes tensors, not images" in tab.text("#card-problem")
+    why = reason or "its deployment has no preprocessing"
+    assert tab.text("#card-problem") == f"This model takes tensors, not images: {why}."
     tab.close()
 
 

@@ -160,6 +160,15 @@ def test_what_is_not_json(body: bytes) -> None:
     assert "JSON of the request" in refused(body)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b"\x89PNG\r\n\x1a\n..", b"\xff\xd8\xff\xe0..", b"--x\r\nContent-Disposition: form-data"],
+)
+def test_who_sends_an_image_or_a_form_is_told_how(body: bytes) -> None:
+    assert "encoded_image, as docs/serving.md shows" in refused(body)
+    assert "encoded_image" not in refused(b"-1-")
+
+
 @pytest.mark.parametrize("body", [b"[]", b"1", b'"a"', b"null", b"true"])
 def test_json_that_is_no_object(body: bytes) -> None:
     assert "expected an object" in refused(body)

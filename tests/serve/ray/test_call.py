@@ -34,6 +34,9 @@ class Context:
     def invocation_metadata(self) -> Any:
         return self.metadata
 
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:4000"
+
     def set_code(self, code: grpc.StatusCode) -> None:
         self.code = code
 

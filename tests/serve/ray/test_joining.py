@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from ray.serve.schema import ServeDeploySchema  # noqa: E402
 
 from parnet_deploy.errors import ServeError  # noqa: E402
 from parnet_deploy.placement import one  # noqa: E402
+from parnet_deploy.serve.ray import serving  # noqa: E402
 from parnet_deploy.serve.ray.application import build, make_application  # noqa: E402
 from parnet_deploy.serve.ray.cluster import Room, is_open, joined_cluster  # noqa: E402
 from parnet_deploy.serve.ray.config import config_file, deployment_options  # noqa: E402
@@ -111,6 +113,39 @@ def test_what_is_not_there(address: str) -> None:
         pytest.fail("it was joined")
 
 
+def test_tokens_are_in_force_after_ray_was_imported_without() -> None:
+    code = (
+        "import os; os.environ.pop('RAY_AUTH_MODE', None)\n"
+        "import ray\n"
+        "from parnet_deploy.serve.ray.cluster import is_open, joined_cluster\n"
+        "with joined_cluster(None, insecure=False, num_cpus=1, num_gpus=0,"
+        " object_store_memory=100_000_000):\n"
+        "    print('open:', is_open(ray.get_runtime_context().gcs_address))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "open: False" in done.stdout, done.stderr
+
+
+def test_a_head_that_does_not_start_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    logs = tmp_path / "session_1" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "gcs_server.err").write_text(
+        "[2026-11-25 04:45:00,396 C 7747 7747] (gcs_server) loader.cc:115:  no token\n*** Stack\n"
+    )
+
+    def fail(**_: Any) -> None:
+        raise TimeoutError(f"Timed out waiting for file {tmp_path}/session_1/port")
+
+    monkeypatch.setattr(ray, "init", fail)
+    with (
+        pytest.raises(ServeError, match=rf"\(gcs_server: no token\).*See {logs}\."),
+        joined_cluster(None, insecure=False, **SMALL),
+    ):
+        pytest.fail("it was started")
+
+
 def test_room() -> None:
     room = Room(nodes=((4.0, 2.0), (16.0, 1.0), (3.0, 0.0)))
     assert room.replicas(2, 1) == 3
@@ -119,11 +154,11 @@ def test_room() -> None:
     assert room.replicas(32, 0) == 0
 
 
-def need(cpus: int = 1) -> Need:
+def need(cpus: int = 1, gpus: int = 0) -> Need:
     model = ModelNeed(
         path=None, plan="cpu", digest="", backend="onnxruntime", gpus=0, threads=1, max_batch=4
     )
-    return Need(models=(model,), cpus=cpus, gpus=0, threads=1)
+    return Need(models=(model,), cpus=cpus, gpus=gpus, threads=1)
 
 
 SETTINGS = ReplicaSettings(models=(ModelSettings(path="/nowhere/toy", plan="cpu"),))
@@ -141,20 +176,34 @@ def test_ray_takes_what_it_is_told(scale: ScaleOptions) -> None:
     build(application.args)
 
 
-def plan_of(settings: ReplicaSettings, *, cpus: int = 1) -> Plan:
+def plan_of(settings: ReplicaSettings, **scale: int) -> Plan:
     return Plan(
         settings=settings,
-        deployment=deployment_options(ScaleOptions(), need(cpus), settings),
+        deployment=deployment_options(ScaleOptions(), need(**scale), settings),
         options=ServerOptions(port=free_ports(1)[0], grpc_port=None),
     )
 
 
-def test_no_room() -> None:
+@pytest.mark.parametrize(
+    ("scale", "step"),
+    [
+        ({"cpus": 9}, "9 CPUs and 0 GPUs, expected 1. Take fewer --replicas or --cpus."),
+        ({"gpus": 1}, "1 CPUs and 1 GPUs, expected 1. Take fewer --replicas, --cpus or --gpus."),
+    ],
+)
+def test_no_room(scale: dict[str, int], step: str) -> None:
     with (
-        pytest.raises(ServeError, match="got room for 0 replicas of 9 CPUs"),
-        served(plan_of(SETTINGS, cpus=9), **SMALL),
+        pytest.raises(ServeError, match=f"got room for 0 replicas of {step}"),
+        served(plan_of(SETTINGS, **scale), **SMALL),
     ):
         pytest.fail("it was served")
+
+
+def test_no_room_for_gpus_names_the_option() -> None:
+    plan = plan_of(SETTINGS)
+    plan.deployment["ray_actor_options"]["num_gpus"] = 1
+    with pytest.raises(ServeError, match=r"1 GPUs, expected 1\. Take fewer .* or --gpus"):
+        serving._check_room(plan, Room(nodes=((4.0, 0.0),)))
 
 
 def test_a_replica_that_would_answer_otherwise_does_not_start(tmp_path: Any) -> None:

@@ -44,6 +44,8 @@ def test_another_copy_is_refused(model: ModelSettings) -> None:
 
 
 def test_the_limits_are_passed_on(model: ModelSettings) -> None:
-    settings = ReplicaSettings(models=(model,), max_queue=3, max_delay_ms=2.0, deadline_ms=500.0)
+    limits = {"max_queue": 3, "max_delay_ms": 2.0, "deadline_ms": 500.0, "max_image_pixels": 7}
+    settings = ReplicaSettings(models=(model,), **limits)
     options = open_service(settings).options
     assert (options.max_queue, options.max_delay_ms, options.deadline_s) == (3, 2.0, 0.5)
+    assert options.max_image_pixels == 7

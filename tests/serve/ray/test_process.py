@@ -6,11 +6,13 @@ import http.client
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +38,16 @@ def deployment(tmp_path: Path) -> Path:
     return tmp_path / "toy"
 
 
-@pytest.fixture
-def process(deployment: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The verb, ready, and its port."""
+@contextmanager
+def started_verb(
+    deployment: Path, *, options: Sequence[str] = (), **more: Any
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The verb, ready, and its port; no process of it is left in the end."""
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "parnet_deploy", "serve", "--ray", str(deployment), "--json"]
-    command += ["--no-grpc", "--port", str(port), "--drain-seconds", "5", "-v"]
-    command += ["--max-queue", "1", "--max-delay-ms", "1000"]  # one may wait, and for a while
+    command += ["--no-grpc", "--port", str(port), "--drain-seconds", "5", *options]
     started = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", **more
     )
     below: list[int] = []
     try:
@@ -62,6 +65,14 @@ def process(deployment: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
         for pid in below:
             if is_of_ray(pid):
                 os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def process(deployment: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """One where a request may wait, and for a while."""
+    options = ("-v", "--max-queue", "1", "--max-delay-ms", "1000")
+    with started_verb(deployment, options=options) as found:
+        yield found
 
 
 def ask_at_once(port: int, count: int) -> list[tuple[int, Any, str | None]]:
@@ -114,4 +125,38 @@ def test_it_takes_what_changed_refuses_in_json_and_ends_in_peace(
     started.send_signal(signal.SIGTERM)
     started.communicate()
     assert started.returncode == 0
+    assert [pid for pid in below if is_of_ray(pid)] == []
+
+
+def test_it_starts_where_nothing_is_set_and_makes_a_token_for_its_owner_alone(
+    deployment: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with started_verb(deployment, env={**kept, "HOME": str(home)}, umask=0o022) as (started, port):
+        ((status, kind, _),) = ask_at_once(port, 1)
+        assert (status, kind) == (200, "outputs")
+        token = home / ".ray" / "auth_token"
+        assert len(token.read_text()) == 64
+        assert stat.S_IMODE(token.stat().st_mode) == 0o600
+        started.send_signal(signal.SIGTERM)
+        _, said = started.communicate()
+    assert started.returncode == 0
+    assert said.startswith("starting a Ray cluster")
+
+
+def test_a_signal_to_the_whole_process_group_stops_it_as_one_to_the_process_does(
+    deployment: Path,
+) -> None:
+    with started_verb(deployment, process_group=0) as (started, _):
+        below = [pid for pid in descendants(started.pid) if is_of_ray(pid)]
+        assert below
+        assert started.pid not in {os.getpgid(pid) for pid in below}
+        started.send_signal(signal.SIGTERM)  # as GNU timeout does it
+        os.killpg(started.pid, signal.SIGTERM)
+        more, said = started.communicate()
+    assert (started.returncode, more) == (0, "")
+    last = said.splitlines()[-1]
+    assert last == "stopped", said
     assert [pid for pid in below if is_of_ray(pid)] == []

@@ -122,6 +122,8 @@ def test_what_is_not_there_says_so_as_json(method, path, status) -> None:
         async with connected(server) as http:
             reply = await http.ask(path, b"{}" if method == "POST" else b"", method=method)
             assert reply.status == status
+            if status == 503:
+                assert "SIGHUP, or --watch" in reply.body.decode()
             if status != 200:
                 assert reply.error
             assert "retry-after" not in reply.headers  # trying again would not help

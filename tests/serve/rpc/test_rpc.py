@@ -10,10 +10,17 @@ import grpc.aio
 import numpy as np
 import pytest
 
+from parnet_deploy.errors import ServeError
 from parnet_deploy.serve.protocol import messages
 from parnet_deploy.serve.protocol.refusal import CODES, RefusedError
+from parnet_deploy.serve.rpc import listener
 from parnet_deploy.serve.security.limits import Limits
+from parnet_deploy.serve.security.token import Token
+from parnet_deploy.serve.server import process
+from parnet_deploy.serve.server.options import ServerOptions
+from parnet_deploy.serve.server.server import Server
 from tests.serve import wire
+from tests.serve.fuzz import http2
 from tests.serve.wire import IMAGE, expected
 
 OPEN = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
@@ -76,6 +83,22 @@ def logits_of(response) -> np.ndarray:
     return np.frombuffer(response.raw_output_contents[0], np.float32).reshape(output.shape)
 
 
+async def raw(server, *pieces: bytes) -> bytes:
+    """Send frames on a connection of its own; what came until the call, or all, was ended."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.grpc_port)
+    writer.write(http2.opening() + b"".join(pieces))
+    data = b""
+    while not any(
+        kind == http2.GOAWAY or (kind == http2.HEADERS and flags & http2.END_STREAM)
+        for kind, flags, _, _ in http2.frames(data)
+    ):
+        got = await reader.read(1 << 16)
+        assert got, data
+        data += got
+    writer.close()
+    return data
+
+
 async def refusal(call) -> tuple[str, str]:
     with pytest.raises(grpc.aio.AioRpcError) as found:
         await call
@@ -126,6 +149,7 @@ def test_what_is_not_offered_says_so(rpc, code) -> None:
             found, details = await refusal(client.call(rpc))
             assert found == code
             assert "not offered" in details
+            assert ("SIGHUP, or --watch" in details) == (code == "UNAVAILABLE")
 
     serve(body)
 
@@ -208,6 +232,95 @@ def test_unknown_names_are_not_found_and_unknown_methods_unimplemented() -> None
             assert (await refusal(call))[0] == "UNIMPLEMENTED"
 
     serve(body)
+
+
+def test_a_path_that_is_not_utf8_harms_nobody_else(caplog) -> None:
+    async def body(server, service):
+        await raw(server, http2.call("/a\x80"), http2.frame(http2.DATA, 1, 1, http2.message(b"")))
+        async with client_of(server) as client:
+            assert (await client.call("ServerLive")).live
+        assert not [r for r in caplog.records if r.name == "parnet_deploy.serve"]
+
+    wire.serve(body, port=None, grpc_port=0)
+
+
+SECRET = "sixteen-or-more-letters"
+
+
+def test_the_token_is_asked_for_once_and_before_the_message() -> None:
+    async def body(client, service):
+        right, wrong = ("authorization", f"Bearer {SECRET}"), ("authorization", "Bearer other")
+        await client.call("ModelInfer", infer_request(), metadata=(right,))
+        for metadata in ((), (wrong,), (right, wrong), (wrong, right), (right, right)):
+            call = client.call("ModelInfer", infer_request(), metadata=metadata)
+            assert (await refusal(call))[0] == "UNAUTHENTICATED"
+        assert service.entered == 1
+
+    serve(body, token=Token(SECRET))
+
+
+@pytest.mark.parametrize("sent", ["\xe2\x82\xac", "\xff", "\xc4\x80"])  # bytes, as latin-1
+def test_a_token_of_any_bytes_is_only_wrong(sent) -> None:
+    async def body(server, service):
+        data = await raw(server, http2.call(INFER, authorization=f"Bearer {sent}"), ANNOUNCED)
+        assert b"grpc-status\x0216" in data  # UNAUTHENTICATED
+
+    wire.serve(body, port=None, grpc_port=0, token=Token(SECRET))
+
+
+ANNOUNCED = http2.frame(http2.DATA, 0, 1, http2.message(b"abc", length=1000))
+INFER = f"/{messages.SERVICE}/ModelInfer"
+
+
+@pytest.mark.parametrize("path", [INFER, f"/{messages.SERVICE}/ServerLive", listener.CHECK])
+def test_a_message_that_never_ends_is_refused(path) -> None:
+    async def body(server, service):
+        data = await raw(server, http2.call(path), ANNOUNCED)
+        assert b"grpc-status\x014" in data  # DEADLINE_EXCEEDED
+        assert b"message: got no whole one in 0.05 s" in data
+        assert service.entered == 0
+
+    wire.serve(body, port=None, grpc_port=0, limits=Limits(message_s=0.05))
+
+
+@pytest.mark.parametrize("path", [INFER, f"/{messages.SERVICE}/ServerLive", listener.CHECK])
+def test_a_call_that_ends_without_a_message_is_answered(path) -> None:
+    async def body(server, service):
+        data = await raw(server, http2.call(path), http2.frame(http2.DATA, http2.END_STREAM, 1))
+        assert b"grpc-status\x013" in data  # INVALID_ARGUMENT
+        assert b"message: got none, expected one" in data
+
+    wire.serve(body, port=None, grpc_port=0)
+
+
+def test_time_for_the_message_is_not_time_for_the_answer(monkeypatch) -> None:
+    async def body(client, service):
+        loop, timers = asyncio.get_running_loop(), []
+
+        def call_later(delay_s, *what):
+            timers.append((delay_s, original(delay_s, *what)))
+            return timers[-1][1]
+
+        original = loop.call_later
+        monkeypatch.setattr(loop, "call_later", call_later)
+        service.held.clear()
+        call = asyncio.ensure_future(client.call("ModelInfer", infer_request()))
+        await service.until(lambda s: s.entered == 1)
+        (timer,) = (timer for delay_s, timer in timers if delay_s == 12.5)
+        assert timer.cancelled()
+        service.held.set()
+        await call
+
+    serve(body, limits=Limits(message_s=12.5))
+
+
+def test_calls_on_one_connection_are_bounded() -> None:
+    async def body(server, service):
+        data = await raw(server, http2.call("/x"))
+        (settings, *_) = (p for kind, flags, _, p in http2.frames(data) if kind == http2.SETTINGS)
+        assert b"\x00\x03\x00\x00\x00\x07" in settings  # MAX_CONCURRENT_STREAMS
+
+    wire.serve(body, port=None, grpc_port=0, limits=Limits(calls=7))
 
 
 def test_a_message_over_the_limit_is_refused_also_when_compressed() -> None:
@@ -346,3 +459,76 @@ def test_draining_lets_calls_finish_and_takes_no_more() -> None:
             assert (await refusal(client.call("ServerLive")))[0] == "UNAVAILABLE"
 
     wire.serve(body, port=None, grpc_port=0)
+
+
+def test_while_it_drains_new_connections_are_told_so() -> None:
+    class Draining(wire.FakeService):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drained = asyncio.Event()
+
+        async def close(self, drain_s: float = 0.0) -> None:
+            await self.drained.wait()
+            await super().close(drain_s)
+
+    async def body(server, service):
+        closing = asyncio.ensure_future(server.close(wire.HANG_S))
+        async with client_of(server) as client:
+            assert not (await client.call("ServerReady")).ready
+            call = client.call("ModelInfer", infer_request())
+            assert await refusal(call) == ("UNAVAILABLE", "server: it is stopping.")
+            assert dict(await call.trailing_metadata())["retry-after"] == "1"
+        service.drained.set()
+        await closing
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", server.grpc_port)
+
+    wire.serve(body, Draining, port=None, grpc_port=0)
+
+
+def test_a_server_that_ends_behind_our_back_is_replaced_on_the_same_port(caplog) -> None:
+    async def body(server, service):
+        for _ in range(2):
+            await server._rpc._server.stop(None)
+            async with client_of(server) as client:
+                assert (await client.call("ServerLive", wait_for_ready=True)).live
+        assert server._rpc.port == server.grpc_port
+        assert not server.lost.is_set()
+
+    wire.serve(body, port=None, grpc_port=0)
+    found = [r for r in caplog.records if r.name == "parnet_deploy.serve"]
+    assert [(r.levelname, "ended by itself" in r.message) for r in found] == [("ERROR", True)] * 2
+
+
+async def break_for_good(server, monkeypatch) -> None:
+    """gRPC's server ends, and its port cannot be had again."""
+
+    async def fail() -> None:
+        raise ServeError("port: got one in use.")
+
+    monkeypatch.setattr(listener, "_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(server._rpc, "_open", fail)
+    await server._rpc._server.stop(None)
+
+
+def test_a_port_that_cannot_be_had_again_makes_it_not_ready(caplog, monkeypatch) -> None:
+    async def body(server, service):
+        await break_for_good(server, monkeypatch)
+        await server.lost.wait()
+        assert not service.ready
+
+    wire.serve(body, port=None, grpc_port=0)
+    assert sum("got one in use" in r.message for r in caplog.records) == 2
+
+
+def test_a_process_that_lost_its_port_ends_with_an_error(monkeypatch) -> None:
+    monkeypatch.setattr(process, "keep_freed_memory", lambda: True)
+    service, breaking = wire.FakeService(), []
+
+    def on_ready(server) -> None:
+        breaking.append(asyncio.ensure_future(break_for_good(server, monkeypatch)))
+
+    options = ServerOptions(port=None, grpc_port=0)
+    with pytest.raises(ServeError, match="broke for good"):
+        process.serve_until_stopped(lambda: Server(service, options), on_ready=on_ready)
+    assert service.closed

@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parnet_deploy.serve.protocol.refusal import RefusedError
-from parnet_deploy.serve.scheduling.dispatcher import STALE_S, Dispatcher, Limits
+from parnet_deploy.serve.scheduling.dispatcher import (
+    STALE_S,
+    WAKE_MOST_S,
+    WAKE_SHARE,
+    Dispatcher,
+    Limits,
+)
 from parnet_deploy.serve.scheduling.estimate import Estimate
 from tests.serve.scheduling.scheduling_toys import dispatcher, ticket
 
@@ -119,7 +125,27 @@ class TestDelay:
     def test_it_waits_less_where_the_deadline_wants_it(self):
         queue = measured(1.0, max_batch=2, max_delay_s=10)
         queue.submit(ticket(deadline_s=3.0), 0.0)
-        assert queue.wake_s == 2.0
+        assert queue.wake_s == pytest.approx(2.0 - WAKE_MOST_S)
+
+    def test_a_companion_in_a_hurry_is_waited_for_no_longer_than_it_can(self):
+        queue = measured(1.0, max_batch=3, max_delay_s=10)
+        queue.submit(ticket(), 0.0)
+        queue.submit(ticket(deadline_s=4.0), 0.0)  # the two of them take 2 s
+        assert queue.wake_s == pytest.approx(2.0 - WAKE_MOST_S)
+
+    def test_a_short_deadline_leaves_a_share_of_it_for_the_timer(self):
+        queue = dispatcher(max_batch=2, max_delay_s=10)
+        queue.submit(ticket(deadline_s=0.008), 0.0)
+        assert queue.wake_s == pytest.approx(0.008 * (1 - WAKE_SHARE))
+
+    def test_in_a_hurry_nothing_waits_any_more(self):
+        queue, one = dispatcher(max_batch=3, max_delay_s=10), ticket()
+        assert queue.submit(one, 0.0) is None
+        queue.hurry()
+        batch = queue.poll(0.0)
+        assert batch.tickets == (one,)
+        assert queue.finished(batch, 0.0, None) is None
+        assert queue.submit(ticket(), 0.0) is not None
 
     def test_without_a_delay_nothing_waits(self):
         queue = dispatcher(max_batch=8)
@@ -142,6 +168,8 @@ class TestAdmission:
             queue.submit(ticket(n=n), 0.0)
         error = self.refused(queue, ticket(), 0.5)
         assert (error.kind, error.code.http, error.retry_after_s) == ("busy", 503, 2.0)
+        full = "the queue is full: 3 of --max-queue 3 images wait, no room for 1 more. Try"
+        assert full in str(error)
 
     def test_a_request_larger_than_the_queue_may_wait_alone(self):
         queue = dispatcher(max_batch=4, max_queue=2)

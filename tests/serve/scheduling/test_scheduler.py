@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from parnet_deploy.errors import DeviceLostError, ExecutionError, InputError
 from parnet_deploy.serve.clock import LoopClock
 from parnet_deploy.serve.protocol.refusal import RefusedError
+from parnet_deploy.serve.scheduling import dispatcher
 from parnet_deploy.serve.scheduling.dispatcher import Limits
 from parnet_deploy.serve.scheduling.scheduler import Scheduler
 from parnet_deploy.serve.scheduling.workers import BatchRunner
@@ -226,6 +227,33 @@ def test_a_batch_waits_for_companions_and_no_longer_than_it_may():
             assert [answer.batch for answer in answers] == [2, 2]
             for answer, least in zip(answers, (0.010, 0.004), strict=True):
                 assert least - 1e-6 < answer.queue_s < least + 0.002  # the clock went on 1 ms
+
+    asyncio.run(main())
+
+
+def test_alone_it_is_answered_though_the_delay_is_longer_than_its_deadline(monkeypatch):
+    """On the real clock, whose timers are late: an idle engine must not refuse."""
+    monkeypatch.setattr(dispatcher, "WAKE_MOST_S", 60.0)  # a quarter of the time, on a busy machine
+
+    async def main():
+        clock = LoopClock()
+        async with scheduler(echo, clock, max_batch=4, max_delay_s=30.0) as found:
+            found.seed(2, 3, 1, 0.0)
+            answer = await ask(found, picture(7), deadline_s=clock.now() + 2.0)
+            assert is_answer_to(answer.logits, picture(7))
+
+    asyncio.run(main())
+
+
+def test_in_a_hurry_what_waits_to_grow_is_started():
+    async def main():
+        clock = StillClock()
+        async with scheduler(echo, clock, max_batch=4, max_delay_s=10.0) as found:
+            waiting = ask(found, picture(1))
+            await turn()
+            assert found.waiting_images == 1
+            found.hurry()
+            assert is_answer_to((await waiting).logits, picture(1))
 
     asyncio.run(main())
 

@@ -14,7 +14,7 @@ from parnet_deploy.serve.security.limits import Limits
 from parnet_deploy.serve.security.tls import TlsFiles
 from tests.serve import wire
 from tests.serve.rpc.test_rpc import client_of, infer_request, logits_of, refusal
-from tests.serve.security.certificates import make_authority, make_certificate
+from tests.serve.security.certificates import make_authority, make_certificate, openssl
 from tests.serve.wire import INFER, connected, json_body
 
 
@@ -129,7 +129,24 @@ def test_files_that_are_none_are_refused_at_the_start(folder, tmp_path, broken, 
             (folder / ("client.key" if broken != "client_ca" else "ours.key")).read_bytes()
         )
     changed = TlsFiles(**{**vars(good), broken: bad})
-    with pytest.raises(ServeError, match=r"bad\.pem|expected a PEM"):
+    what = {"certificate": "certificate", "key": "key", "client_ca": "client CA"}[broken]
+    if (broken, how) == ("certificate", "other"):
+        bad.write_bytes((folder / "client.pem").read_bytes())
+        match = r"key .*server\.key: got .*expected the key of certificate .*bad\.pem"
+    else:
+        match = rf"^{what} .*bad\.pem: got "
+    with pytest.raises(ServeError, match=match):
+        serve(lambda server, service: None, tls=changed)
+
+
+def test_an_encrypted_key_is_called_so(folder, tmp_path) -> None:
+    locked = tmp_path / "locked.key"
+    openssl(
+        *("pkey", "-in", folder / "server.key", "-out", locked),
+        *("-aes256", "-passout", "pass:secret"),
+    )
+    changed = TlsFiles(certificate=folder / "server.pem", key=locked)
+    with pytest.raises(ServeError, match=r"^key .*locked\.key: got one that is encrypted"):
         serve(lambda server, service: None, tls=changed)
 
 

@@ -127,12 +127,13 @@ def test_sighup_reloads_and_a_failure_changes_nothing(caplog) -> None:
     outcomes = [DeploymentError("deployment: gone."), ValueError("a bug"), None]
     done = asyncio.Event()
 
-    async def reload() -> None:
+    async def reload() -> list[str]:
         reloads.append(1)
         done.set()
         outcome = outcomes[len(reloads) - 1]
         if outcome is not None:
             raise outcome
+        return ["toy"]
 
     async def scenario(server, service):
         for _ in outcomes:
@@ -154,13 +155,60 @@ def test_watching_reloads_by_itself() -> None:
     reloads = []
     often = asyncio.Event()
 
-    async def reload() -> None:
+    async def reload() -> list[str]:
         reloads.append(1)
         if len(reloads) == 3:
             often.set()
+        return []
 
     async def scenario(server, service):
         await often.wait()
         stop()
 
     assert Run(scenario, reload=reload, watch_s=0.001).start()
+
+
+def test_a_failure_that_watching_meets_again_is_told_once(caplog) -> None:
+    texts = iter(["gone.", "gone.", "gone.", "broken.", "broken.", "", "broken."])
+    over = asyncio.Event()
+
+    async def reload() -> list[str]:
+        text = next(texts, None)
+        if text is None:
+            over.set()
+        if text:
+            raise DeploymentError(f"deployment: {text}")
+        return []
+
+    async def scenario(server, service):
+        await over.wait()
+        stop()
+
+    assert Run(scenario, reload=reload, watch_s=0.001).start()
+    told = [r.getMessage().split()[-1] for r in caplog.records if r.levelname == "ERROR"]
+    assert told == ["gone.", "broken.", "broken."]
+    assert not [r for r in caplog.records if "nothing has changed" in r.getMessage()]
+
+
+def test_sighup_tells_a_failure_again_and_that_nothing_has_changed(caplog) -> None:
+    outcomes = iter(
+        [DeploymentError("deployment: gone."), DeploymentError("deployment: gone."), None]
+    )
+
+    async def reload() -> list[str]:
+        outcome = next(outcomes)
+        if outcome is not None:
+            raise outcome
+        return []
+
+    async def scenario(server, service):
+        for count in (1, 2, 3):
+            stop(signal.SIGHUP)
+            while sum(r.getMessage().startswith("reload:") for r in caplog.records) < count:
+                await asyncio.sleep(0)
+        stop()
+
+    assert Run(scenario, reload=reload).start()
+    told = [r.getMessage() for r in caplog.records if r.getMessage().startswith("reload:")]
+    assert ["gone." in text for text in told] == [True, True, False]
+    assert "nothing has changed on disk" in told[2]

@@ -10,8 +10,9 @@ import pytest
 from parnet_deploy import __version__
 from parnet_deploy.errors import CheckFailedError, DeviceLostError, ExecutionError, SpecError
 from parnet_deploy.preprocess import load_image
+from parnet_deploy.serve.model import served_model
 from parnet_deploy.serve.model.options import ModelOptions
-from parnet_deploy.serve.protocol.refusal import RefusedError
+from parnet_deploy.serve.protocol.refusal import DRAINING_RETRY_S, RefusedError
 from parnet_deploy.serve.protocol.request import WantedOutput
 from parnet_deploy.serve.service.inference import InferenceService
 from parnet_deploy.serve.service.options import ServiceOptions
@@ -336,7 +337,8 @@ class TestLife:
             await asyncio.sleep(0)
             assert not service.is_ready()
             assert service.is_live()
-            assert (await refusal(service.infer(ask(image_input(X)), arrived()))).kind == "draining"
+            error = await refusal(service.infer(ask(image_input(X)), arrived()))
+            assert (error.kind, error.retry_after_s) == ("draining", DRAINING_RETRY_S)
             assert not held.closed
             held.let()
             for task in tasks:
@@ -367,10 +369,25 @@ class TestLife:
             assert not any(task.done() for task in tasks)
             clock.advance(0.2)
             for task in tasks:
-                assert (await refusal(task)).kind == "draining"
+                error = await refusal(task)
+                assert (error.kind, error.retry_after_s) == ("draining", DRAINING_RETRY_S)
             held.let()
             await closing
             assert held.closed
+
+        run(main())
+
+    def test_draining_does_not_wait_for_companions(self, toy):
+        async def main():
+            clock = StillClock()  # in which the delay never ends
+            options = ServiceOptions(max_delay_ms=5000)
+            async with serve(toy, options, clock=clock) as service:
+                request = service.infer(ask(image_input(X)), arrived(at_s=clock.now()))
+                task = asyncio.ensure_future(request)
+                await asyncio.sleep(0)
+                assert not task.done()
+                service.begin_drain()
+                assert is_close((await task).outputs[0].data, EXPECTED)
 
         run(main())
 
@@ -445,8 +462,26 @@ class TestDocuments:
         {"deadline_s": 0},
         {"decoders": 0},
         {"max_image_bytes": 0},
+        {"max_image_pixels": 0},
     ],
 )
 def test_options_that_cannot_be_are_refused(wrong):
     with pytest.raises(SpecError, match=rf"^{next(iter(wrong))}: got .*, expected .* to "):
         ServiceOptions(**wrong)
+
+
+def test_a_model_that_takes_no_images_though_it_could_is_warned_of(toy, monkeypatch, caplog):
+    monkeypatch.setattr(served_model.importlib.util, "find_spec", lambda name: None)
+
+    async def main():
+        async with serve(toy) as service:
+            return service.warnings()
+
+    (warning,) = run(main())
+    assert "pillow is not installed" in warning
+    assert [one.getMessage() for one in caplog.records if one.levelname == "WARNING"] == [warning]
+
+
+def test_a_delay_as_long_as_the_deadline_is_refused():
+    with pytest.raises(SpecError, match=r"^max_delay_ms: got 500, expected less .*, 500 ms\."):
+        ServiceOptions(max_delay_ms=500.0, deadline_s=0.5)
