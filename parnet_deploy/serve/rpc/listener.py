@@ -117,6 +117,7 @@ class RpcListener:
         self._handlers = Handlers(shell, token, limits)
         self._server: Any = None
         self._keeping: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
         """Accept calls.
@@ -128,12 +129,22 @@ class RpcListener:
         self._keeping = asyncio.create_task(self._keep())
 
     async def close(self, grace_s: float) -> None:
-        """Accept no more, let calls finish for so long, and end the rest."""
+        """Accept no more, let calls finish for so long, and end the rest.
+
+        May be called again meanwhile, with less time. gRPC's own ``stop`` must not: where two of
+        them overlap, the one may use what the other has freed, and the process dies.
+        """
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait({self._keeping})
         if self._server is not None:
-            await self._server.stop(grace_s)
+            while self._stopping is not None and not self._stopping.done():
+                self._stopping.cancel()
+                await asyncio.wait({self._stopping})
+            self._stopping = stopping = asyncio.ensure_future(self._server.stop(grace_s))
+            await asyncio.wait({stopping})
+            if not stopping.cancelled():
+                stopping.result()
 
     async def _open(self) -> None:
         host = f"[{self._address}]" if ":" in self._address else self._address

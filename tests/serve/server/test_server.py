@@ -173,3 +173,32 @@ def test_closing_twice_is_fine() -> None:
         await server.close()
 
     wire.serve(body, grpc_port=0)
+
+
+def test_grpc_is_stopped_by_one_at_a_time_and_the_last_decides() -> None:
+    """Two ``stop`` of gRPC that overlap end the process, now and then."""
+
+    async def body(server, service):
+        rpc, running, graces = server._rpc, [], []
+        real = rpc._server
+
+        class Watched:
+            async def stop(self, grace_s):
+                assert not running
+                running.append(grace_s)
+                graces.append(grace_s)
+                try:
+                    if grace_s:
+                        await asyncio.Event().wait()
+                finally:
+                    running.clear()
+
+        rpc._server = Watched()
+        first = asyncio.ensure_future(rpc.close(HANG_S))
+        while not running:
+            await asyncio.sleep(0)
+        await asyncio.gather(rpc.close(0.0), rpc.close(0.0), first)
+        assert (graces[0], graces[-1], running) == (HANG_S, 0.0, [])
+        rpc._server = real
+
+    wire.serve(body, grpc_port=0)
