@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ Images = NDArray[np.float32]  # (N, C, H, W)
 
 class Decoders:
     """Decodes for all models. Lives on one event loop; nothing in it blocks that.
+
+    Requests take turns, image by image: one of many images delays nobody by more than one.
 
     Args:
         threads: How many images are decoded at the same time.
@@ -45,6 +47,7 @@ class Decoders:
         self._max_waiting, self._max_image_bytes = max_waiting, max_image_bytes
         self._max_image_pixels, self._clock, self._threads = max_image_pixels, clock, threads
         self._waiting = 0  # images
+        self._requests = 0  # they are of
         self._each_s = 0.0  # how long one took lately
 
     async def decode(
@@ -69,7 +72,8 @@ class Decoders:
                 f"wait, no room for {len(encoded)} more. Try again later.",
                 retry_after_s=self._waiting * self._each_s / self._threads,
             )
-        ahead_s = self._waiting * self._each_s / self._threads
+        images = min(self._waiting, len(encoded) * self._requests)  # that come before its last
+        ahead_s = images * self._each_s / self._threads
         left_s = deadline_s - self._clock.now()
         if ahead_s > left_s:
             raise RefusedError(
@@ -80,79 +84,108 @@ class Decoders:
                 retry_after_s=ahead_s,
             )
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Images] = loop.create_future()
-        left = threading.Event()
-        work = self._pool.submit(self._prepare, encoded, preprocessing, deadline_s, left)
+        job = _Job(encoded, preprocessing, deadline_s, loop.create_future())
         self._waiting += len(encoded)
-
-        def settle() -> None:
-            self._waiting -= len(encoded)
-            if not answer.done():
-                _copy_outcome(work, answer)
-
-        work.add_done_callback(lambda done: _tell(loop, settle))
-        timer = self._clock.call_at(deadline_s, _refuse_late, answer)
+        self._requests += 1
+        self._decode_next(job)
+        timer = self._clock.call_at(deadline_s, _refuse_late, job.answer)
         try:
-            return await answer
+            return await job.answer
         finally:
             timer.cancel()
-            left.set()
-            work.cancel()  # does nothing once it runs
+            job.left = True
+            if job.step is not None:
+                job.step.cancel()  # does nothing once it runs
 
-    def _prepare(
-        self,
-        encoded: Sequence[bytes],
-        preprocessing: Preprocessing,
-        deadline_s: float,
-        left: threading.Event,
-    ) -> Images:
-        start_s, begun = self._clock.now(), 0
-
-        def begin() -> None:
-            nonlocal begun
-            if left.is_set() or self._clock.now() >= deadline_s:
-                raise _late()
-            begun += 1
-
+    def _decode_next(self, job: _Job) -> None:
+        """Put the next image of a request behind those of all others."""
         try:
-            return prepare_images(
-                encoded, preprocessing, max_pixels=self._max_image_pixels, begin=begin
+            job.step = step = self._pool.submit(self._prepare, job)
+        except RuntimeError:  # closed
+            self._tell(job, None)
+        else:
+            step.add_done_callback(lambda done: self._stepped(job, done))
+
+    def _stepped(self, job: _Job, step: Future[None]) -> None:
+        if not step.cancelled() and step.exception() is None and job.images is None:
+            self._decode_next(job)
+        else:
+            self._tell(job, step)
+
+    def _tell(self, job: _Job, step: Future[None] | None) -> None:
+        try:
+            job.answer.get_loop().call_soon_threadsafe(self._settle, job, step)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            return
+
+    def _settle(self, job: _Job, step: Future[None] | None) -> None:
+        """Hand out what came of a request. No step: it is closed."""
+        self._waiting -= len(job.encoded)
+        self._requests -= 1
+        if job.answer.done():
+            return
+        if step is None or step.cancelled():
+            error = RefusedError(
+                "draining",
+                "decoders: the server is stopping. Ask another one.",
+                retry_after_s=DRAINING_RETRY_S,
+            )
+            job.answer.set_exception(error)
+        elif (failure := step.exception()) is not None:
+            job.answer.set_exception(failure)
+        else:
+            assert job.images is not None
+            job.answer.set_result(job.images)
+
+    def _prepare(self, job: _Job) -> None:
+        """One image of a request, in a thread."""
+        start_s = self._clock.now()
+        if job.left or start_s >= job.deadline_s:
+            raise _late()
+        index = len(job.done)
+        try:
+            image = prepare_image(
+                index, job.encoded[index], job.preprocessing, max_pixels=self._max_image_pixels
             )
         finally:
-            if begun:
-                self._each_s = (self._clock.now() - start_s) / begun
+            self._each_s = self._clock.now() - start_s
+        job.done.append(image)
+        if len(job.done) == len(job.encoded):
+            job.images = image[np.newaxis] if index == 0 else np.stack(job.done)
 
     def close(self) -> None:
         """Decode nothing more. What is being decoded is finished, and nobody waits for it."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def prepare_images(
-    encoded: Sequence[bytes],
-    preprocessing: Preprocessing,
-    *,
-    max_pixels: int | None = None,
-    begin: Callable[[], None] = lambda: None,
-) -> Images:
-    """Decode images into one batch.
+@dataclass(eq=False)
+class _Job:
+    """A request's images. ``left``: nobody waits for them any more. ``images``: all of them."""
 
-    Args:
-        encoded: Content of each.
-        preprocessing: What to make of it.
-        max_pixels: Of each; see ``load_image``.
-        begin: Called before each; what it raises ends the work.
+    encoded: Sequence[bytes]
+    preprocessing: Preprocessing
+    deadline_s: float
+    answer: asyncio.Future[Images]
+    done: list[Images] = field(default_factory=list)  # (C, H, W) each
+    images: Images | None = None
+    step: Future[None] | None = None
+    left: bool = False
+
+
+def prepare_image(
+    index: int, content: bytes, preprocessing: Preprocessing, *, max_pixels: int | None = None
+) -> Images:
+    """Decode one image of a request.
+
+    Shapes: (C, H, W).
 
     Raises:
-        RefusedError: invalid, with the index of the first that cannot be read.
+        RefusedError: invalid, with its index, if it cannot be read or has more pixels than may be.
     """
-    found = []
-    for index, content in enumerate(encoded):
-        begin()
-        try:
-            found.append(load_image(content, preprocessing, max_pixels=max_pixels))
-        except InputError as error:
-            raise RefusedError("invalid", f"encoded_image[{index}]: {error}") from error
-    return found[0][np.newaxis] if len(found) == 1 else np.stack(found)
+    try:
+        return load_image(content, preprocessing, max_pixels=max_pixels)
+    except InputError as error:
+        raise RefusedError("invalid", f"encoded_image[{index}]: {error}") from error
 
 
 def warm_up_decoders(preprocessing: Preprocessing) -> None:
@@ -162,29 +195,7 @@ def warm_up_decoders(preprocessing: Preprocessing) -> None:
     for kind in ("PNG", "JPEG"):
         content = io.BytesIO()
         Image.new("RGB", (8, 8)).save(content, kind)
-        prepare_images([content.getvalue()], preprocessing)
-
-
-def _tell(loop: asyncio.AbstractEventLoop, settle: Callable[[], None]) -> None:
-    try:
-        loop.call_soon_threadsafe(settle)
-    except RuntimeError:  # the loop is closed: nobody waits any more
-        return
-
-
-def _copy_outcome(work: Future[Images], answer: asyncio.Future[Images]) -> None:
-    if work.cancelled():
-        answer.set_exception(
-            RefusedError(
-                "draining",
-                "decoders: the server is stopping. Ask another one.",
-                retry_after_s=DRAINING_RETRY_S,
-            )
-        )
-    elif (error := work.exception()) is not None:
-        answer.set_exception(error)
-    else:
-        answer.set_result(work.result())
+        prepare_image(0, content.getvalue(), preprocessing)
 
 
 def _refuse_late(answer: asyncio.Future[Images]) -> None:

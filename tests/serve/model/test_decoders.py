@@ -161,6 +161,42 @@ def test_nobody_waits_for_the_rest_of_a_request_that_has_left(gate, monkeypatch,
     assert loaded == [picture(), picture(7)]
 
 
+def test_requests_take_turns(gate, monkeypatch):
+    """Whoever sends one image does not wait for all that somebody else sent."""
+    loaded, real = [], module.load_image
+
+    def load(content, *given, **more):
+        loaded.append(content)
+        return real(content, *given, **more)
+
+    monkeypatch.setattr(module, "load_image", load)
+    many = [picture(k) for k in range(3)]
+
+    async def main():
+        with decoders(max_waiting=9) as found:
+            each = [
+                asyncio.ensure_future(found.decode(content, PREPROCESSING, FAR))
+                for content in (many, [picture(7)])
+            ]
+            await asyncio.sleep(0)
+            gate.set()
+            return await asyncio.gather(*each)
+
+    three, one = run(main())
+    assert loaded == [many[0], picture(7), *many[1:]]
+    assert np.array_equal(three, np.stack([load_image(x, PREPROCESSING) for x in many]))
+    assert np.array_equal(one[0], load_image(picture(7), PREPROCESSING))
+
+
+def test_nothing_is_decoded_once_it_is_closed():
+    async def main():
+        with decoders() as found:
+            found.close()
+            return await refusal(found.decode([picture()], PREPROCESSING, FAR))
+
+    assert run(main()).kind == "draining"
+
+
 def test_who_cannot_be_in_time_is_told_so_at_once(gate, monkeypatch):
     clock = StillClock()
     real = module.load_image
@@ -179,9 +215,11 @@ def test_who_cannot_be_in_time_is_told_so_at_once(gate, monkeypatch):
             gate.clear()
             three = asyncio.ensure_future(found.decode([picture()] * 3, PREPROCESSING, FAR))
             await asyncio.sleep(0)
-            error = await refusal(found.decode([picture()], PREPROCESSING, clock.now() + 5.9))
-            assert (error.kind, error.retry_after_s) == ("late", 6.0)
-            assert "5900.0 ms until the deadline, expected at least 6000.0 ms" in str(error)
+            error = await refusal(found.decode([picture()], PREPROCESSING, clock.now() + 1.9))
+            assert (error.kind, error.retry_after_s) == ("late", 2.0)  # after one of the three
+            assert "1900.0 ms until the deadline, expected at least 2000.0 ms" in str(error)
+            work = found.decode([picture()] * 5, PREPROCESSING, clock.now() + 5.9)
+            assert (await refusal(work)).retry_after_s == 6.0  # after all three
             patient = found.decode([picture()], PREPROCESSING, clock.now() + 60.0)
             gate.set()
             assert len(await patient) == 1
@@ -203,10 +241,10 @@ def test_too_many_pixels_are_refused_and_those_allowed_are_not():
 
 def test_a_cancelled_request_is_not_decoded(gate, monkeypatch):
     prepared = []
-    real = module.prepare_images
+    real = module.prepare_image
     monkeypatch.setattr(
         module,
-        "prepare_images",
+        "prepare_image",
         lambda *given, **more: prepared.append(given) or real(*given, **more),
     )
 
@@ -224,7 +262,7 @@ def test_a_cancelled_request_is_not_decoded(gate, monkeypatch):
             assert len(await found.decode([picture()] * 2, PREPROCESSING, FAR)) == 2
 
     run(main())
-    assert len(prepared) == 2
+    assert len(prepared) == 1 + 2
 
 
 def test_what_waits_when_it_is_closed_is_refused(gate):
