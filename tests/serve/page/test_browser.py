@@ -296,7 +296,7 @@ def test_the_card_says_what_is_known(tab: Tab) -> None:
     assert facts["Engine time"] == "53.7 ms, median when built"
     assert facts["Placement"] == "one engine, device 0 (one)"
     assert facts["Parameters"] == "80,754"
-    assert facts["Inputs"] == "image: FP32 [any, 3, 224, 224]\nencoded_image: BYTES [any]"
+    assert facts["Inputs"] == "image: FP32 [any, 3, 224, 224]\nencoded_image: BYTES [any, 1]"
     assert pairs(tab, "checks") == {
         "Fused against the trained network": "passed: 5.0e-7 of the largest value, limit 0.00001",
         "Exported graphs against the trained network": (
