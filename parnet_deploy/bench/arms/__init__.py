@@ -1,0 +1,1 @@
+"""What a benchmark times: the deployment, and other ways to answer the same images."""
