@@ -18,7 +18,7 @@ from ..security.limits import Limits
 from ..shells.logs import LOGGER
 from ..shells.shell import Shell
 from .connection import GuardedConnection, too_many_connections
-from .intake import Intake
+from .intake import Intake, new_scratch
 
 _LONGEST_LOOK_S = 0.5
 _PAUSE_S = 0.2
@@ -58,7 +58,7 @@ class RestListener:
 
     async def start(self) -> None:
         """Accept connections."""
-        kind = self._kind
+        kind, scratch = self._kind, new_scratch()
         config = uvicorn.Config(
             self._app,
             http=kind,
@@ -74,7 +74,9 @@ class RestListener:
         self._set_date()
         loop = asyncio.get_running_loop()
         self._socket.setblocking(False)
-        self._make = lambda: Intake(kind(config=config, server_state=self._state, app_state={}))
+        self._make = lambda: Intake(
+            kind(config=config, server_state=self._state, app_state={}), scratch
+        )
         self._accepting = loop.create_task(self._accept())
         self._watch = loop.create_task(self._look())
 
