@@ -11,8 +11,10 @@ from email.utils import formatdate
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from ...errors import ServeError
 from ..security.budget import Budget
 from ..security.limits import Limits
 from ..shells.logs import LOGGER
@@ -57,7 +59,16 @@ class RestListener:
         self._kind: type[GuardedConnection] = type("Connection", (GuardedConnection,), own)
 
     async def start(self) -> None:
-        """Accept connections."""
+        """Accept connections.
+
+        Raises:
+            ServeError: This uvicorn cannot receive large bodies. The socket is closed.
+        """
+        try:
+            _check_uvicorn()
+        except ServeError:
+            self._socket.close()
+            raise
         kind, scratch = self._kind, new_scratch()
         config = uvicorn.Config(
             self._app,
@@ -160,3 +171,15 @@ class RestListener:
 
     def _set_date(self) -> None:
         self._state.default_headers = [(b"date", formatdate(usegmt=True).encode("ascii"))]
+
+
+def _check_uvicorn() -> None:
+    """Refuse one whose connections never call what ``GuardedConnection`` overrides.
+
+    Large requests would wait for ever there.
+    """
+    if not hasattr(HttpToolsProtocol, "_start_asgi_task"):
+        raise ServeError(
+            f"uvicorn: got {uvicorn.__version__}, expected 0.45 to 0.54. "
+            "Install it: pip install 'parnet-deploy[serve]'."
+        )

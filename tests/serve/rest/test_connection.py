@@ -6,7 +6,9 @@ import asyncio
 import socket
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from parnet_deploy.errors import ServeError
 from parnet_deploy.serve.rest.answer import Answer
 from parnet_deploy.serve.rest.app import Page
 from parnet_deploy.serve.security.limits import Limits
@@ -312,6 +314,16 @@ def test_http_1_0_is_answered_and_closed() -> None:
             assert await http.ended() == b""
 
     serve(body)
+
+
+def test_a_uvicorn_that_large_bodies_would_hang_in_is_refused(monkeypatch) -> None:
+    monkeypatch.delattr(HttpToolsProtocol, "_start_asgi_task")
+
+    async def body(server, service):
+        pytest.fail("it started")
+
+    with pytest.raises(ServeError, match=r"uvicorn: got .*pip install 'parnet-deploy\[serve\]'"):
+        serve(body)
 
 
 def test_small_answers_do_not_wait_for_acknowledgements() -> None:
