@@ -18,7 +18,7 @@ from rich.text import Text
 from . import render
 from .asking import curl_command
 from .chain import needs
-from .options import Common, Function
+from .options import Common, FiniteRange, Function
 
 if TYPE_CHECKING:
     from ..serve.ray.need import Need
@@ -41,7 +41,7 @@ _OPTIONS: tuple[Callable[[Function], Function], ...] = (
     ),
     click.option(
         "--target-ongoing",
-        type=click.FloatRange(0, min_open=True),
+        type=FiniteRange(0, min_open=True),
         help="With --ray: requests at a time for each replica, with --max-replicas.  [default: 2]",
     ),
     click.option("--cpus", type=click.IntRange(1), help="With --ray: cores of each replica."),
