@@ -147,7 +147,7 @@ def serve_on_ray(
         from ..serve.ray.config import config_file
 
         need, settings, deployment = _describe(choice, source, options)
-        choice.write_config.write_text(config_file(options, settings, deployment), encoding="utf-8")
+        _write(choice.write_config, config_file(options, settings, deployment))
         _show_file(common, choice.write_config, settings, need)
         return True
     from ..serve.ray.process import serve_until_stopped
@@ -162,6 +162,23 @@ def serve_on_ray(
     if choice.address is None:
         common.output.note("starting a Ray cluster on this machine")
     return serve_until_stopped(make_plan, on_ready=lambda plan: _show(common, plan, source))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write the file for a cluster.
+
+    Raises:
+        ServeError: It cannot be written.
+    """
+    from ..errors import ServeError
+
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ServeError(
+            f"file {path}: got {error.strerror or error}, expected a writable path. "
+            "Choose another one with --write-config."
+        ) from error
 
 
 def _describe(
