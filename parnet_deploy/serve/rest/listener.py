@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 from ...errors import ServeError
 from ..security.budget import Budget
 from ..security.limits import Limits
-from ..shells.logs import LOGGER
+from ..shells.logs import LOGGER, peer_of
 from ..shells.shell import Shell
 from .connection import GuardedConnection, too_many_connections
 from .intake import Intake, new_scratch
@@ -96,7 +96,7 @@ class RestListener:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                sock, _ = await loop.sock_accept(self._socket)
+                sock, address = await loop.sock_accept(self._socket)
             except ConnectionError:  # it has left already
                 continue
             except OSError as error:  # as many files as the process may have are open
@@ -106,18 +106,19 @@ class RestListener:
             there = len(self._opening) + len(self._state.connections)
             if self._tls is not None and there >= self._limits.connections:
                 sock.close()  # saying why would take the handshake
-                self._count_one_too_many()
+                self._count_one_too_many(peer_of(address[:2]))
                 continue
             opening = loop.create_task(self._open(sock))
             self._opening.add(opening)
             opening.add_done_callback(self._opening.discard)
             await asyncio.sleep(0)  # the others' turn, however many are waiting
 
-    def _count_one_too_many(self) -> None:
+    def _count_one_too_many(self, peer: str) -> None:
         if self._shell is not None:
             error = too_many_connections(self._limits.connections)
             request_id = self._shell.ids.take(None)
-            self._shell.refused("rest", request_id, "connection", error, time.perf_counter())
+            at_s = time.perf_counter()
+            self._shell.refused("rest", request_id, "connection", error, at_s, peer=peer)
 
     async def _open(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError):  # no TLS, too slow, or gone

@@ -246,6 +246,7 @@ def test_what_the_connection_refuses_is_counted_and_written_down(
             (record,) = [r for r in caplog.records if hasattr(r, "fields")]
             assert record.fields["what"] == what
             assert record.fields["status"] == kind
+            assert record.fields["peer"] == http.address
             assert record.fields["id"] == reply.headers["x-request-id"]
             assert request_id in (None, reply.headers["x-request-id"])
 
@@ -254,13 +255,15 @@ def test_what_the_connection_refuses_is_counted_and_written_down(
     assert counted == [("rest", kind)]
 
 
-def test_a_connection_too_many_is_counted() -> None:
+def test_a_connection_too_many_is_counted_and_written_down(caplog) -> None:
     counted = []
 
     async def body(server, service):
         async with connected(server) as one, connected(server) as two:
             assert (await one.ask(ALIVE)).status == 200
             assert (await two.reply()).headers["x-request-id"]
+            (record,) = [r for r in caplog.records if hasattr(r, "fields")]
+            assert record.fields["peer"] == two.address
 
     limits = Limits(connections=1)
     serve(body, limits=limits, on_refused=lambda *refused: counted.append(refused))
