@@ -181,6 +181,6 @@ def _check_uvicorn() -> None:
     """
     if not hasattr(HttpToolsProtocol, "_start_asgi_task"):
         raise ServeError(
-            f"uvicorn: got {uvicorn.__version__}, expected 0.45 to 0.54. "
+            f"uvicorn: got {uvicorn.__version__}, expected 0.53 or 0.54. "
             "Install it: pip install 'parnet-deploy[serve]'."
         )
