@@ -133,6 +133,7 @@ class Calls:
                 free.release()
 
         writer = asyncio.create_task(write())
+        acquired: asyncio.Task[Any] | None = None
         try:
             await free.acquire()
             async for content in requests:
@@ -143,12 +144,13 @@ class Calls:
                 acquired = asyncio.create_task(free.acquire())
                 done, _ = await asyncio.wait({acquired, writer}, return_when="FIRST_COMPLETED")
                 if writer in done:  # it cannot write any more
-                    acquired.cancel()
                     break
             waiting.put_nowait(None)
             await writer
         finally:
             writer.cancel()
+            if acquired is not None:
+                acquired.cancel()
             for task in tasks:
                 task.cancel()
 
