@@ -31,7 +31,7 @@ class Receiver:
         self._turns = asyncio.Semaphore(max(1, most // limits.body_bytes))
         self._most_waiting = max(1, most // WINDOW_BYTES)
         self._waiting = self._streams = 0
-        self._budget = Budget(most)
+        self._budget = Budget(max(most, limits.body_bytes))  # one of the largest always fits
 
     async def receive(self, context: Any) -> bytes:
         """Read the message of a call that has one. The time is from the call's beginning.

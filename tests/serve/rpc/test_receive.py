@@ -152,6 +152,13 @@ def test_messages_count_until_they_are_answered() -> None:
     serve(body, limits=Limits(body_bytes=150_000, all_bodies_bytes=300_000))
 
 
+def test_one_of_the_largest_fits_also_where_all_together_may_have_less() -> None:
+    async def body(client, service):
+        assert logits_of(await client.call("ModelInfer", infer_request(IMAGE)))[0, 0] == 30_000
+
+    serve(body, limits=Limits(body_bytes=150_000, all_bodies_bytes=100_000))
+
+
 def test_streams_are_bounded_over_all_connections() -> None:
     async def body(server, service):
         async with client_of(server) as one, client_of(server) as other:
