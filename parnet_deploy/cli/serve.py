@@ -226,8 +226,8 @@ def command(
         made.append(DeploymentServer(models, options, service_options, tracer=tracer))
         return made[0]
 
-    async def reload() -> list[str]:
-        changed = await made[0].reload()
+    async def reload(asked: bool) -> list[str]:
+        changed = await made[0].reload(again=asked)
         for name in changed:
             common.output.note(f"{name}: the deployment of now answers")
         return changed

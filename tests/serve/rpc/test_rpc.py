@@ -430,6 +430,20 @@ def test_a_cancelled_stream_cancels_its_requests() -> None:
     serve(body)
 
 
+def test_a_stream_that_is_cancelled_while_full_leaves_no_task() -> None:
+    async def body(client, service):
+        service.held.clear()
+        call = client.stream(infer_request(id=str(n)) for n in range(5))
+        await service.until(lambda s: s.entered == 2)
+        (waiting,) = (task for task in asyncio.all_tasks() if "acquire" in repr(task.get_coro()))
+        call.cancel()
+        await service.until(lambda s: s.cancelled == 2)
+        await asyncio.wait({waiting})  # or it is there until the end, which is a failure
+        assert waiting.cancelled()
+
+    serve(body, limits=Limits(stream_requests=2))
+
+
 def test_the_standard_health_check() -> None:
     async def body(client, service):
         check = client.channel.unary_unary("/grpc.health.v1.Health/Check")
