@@ -103,7 +103,7 @@ def block_length(samples: Sequence[float] | Values) -> int:
     covariance = np.fft.irfft(spectrum)[:count]
     alike = np.abs(covariance) >= covariance[0] * 2 / math.sqrt(count)
     lag = int(np.argmin(alike)) if not alike.all() else count
-    return max(1, min(max(2 * lag, math.ceil(float(count) ** (1 / 3))), count // 4))
+    return max(1, min(max(2 * lag, math.ceil(math.pow(count, 1 / 3))), count // 4))
 
 
 def _intervals(
