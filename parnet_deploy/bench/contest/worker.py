@@ -29,11 +29,15 @@ def main(parent: Connection) -> None:
     os.set_inheritable(parent.fileno(), False)  # or a grandchild would hold it open
     watch = threading.Thread(target=_end_with_parent, args=(parent.fileno(),), daemon=True)
     watch.start()
-    serve(parent)
+    if not serve(parent):
+        _end_group()
 
 
-def serve(parent: Connection) -> None:
-    """Answer messages (verb, arguments) with ("ok", answer) or ("error", kind, text, traceback)."""
+def serve(parent: Connection) -> bool:
+    """Answer messages (verb, arguments) with ("ok", answer) or ("error", kind, text, traceback).
+
+    Returns: Whether it was told to close; False: the parent is gone.
+    """
     worker = _Worker()
     verbs: dict[str, Callable[..., Any]] = {
         "open": worker.open,
@@ -42,18 +46,21 @@ def serve(parent: Connection) -> None:
         "turn": worker.turn,
         "close": worker.close,
     }
-    verb = ""
+    verb, answer = "", tuple[Any, ...]()
     while verb != "close":
         try:
             verb, arguments = parent.recv()
-        except EOFError:
-            return
+        except (EOFError, ConnectionError):
+            return False
         try:
-            parent.send(("ok", verbs[verb](*arguments)))
-        except BrokenPipeError:
-            return
+            answer = "ok", verbs[verb](*arguments)
         except Exception as error:  # whatever an arm raises is the parent's to judge
-            parent.send(("error", *_describe(error), traceback.format_exc()))
+            answer = "error", *_describe(error), traceback.format_exc()
+        try:
+            parent.send(answer)
+        except ConnectionError:
+            return False
+    return True
 
 
 class _Worker:
@@ -152,4 +159,9 @@ def _end_with_parent(fd: int) -> None:
     waiting = select.poll()
     waiting.register(fd, 0)  # 0: nothing but the hang-up
     waiting.poll()
+    _end_group()
+
+
+def _end_group() -> None:
+    """End this process, which leads its group, and all that it started."""
     os.killpg(os.getpid(), signal.SIGKILL)
