@@ -56,7 +56,7 @@ class ArmProcess:
                 stdout=self._printed,
                 stderr=self._printed,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
+                env=_environment(spec),
                 start_new_session=True,
             )
         with suppress(OSError):  # it died already; the first answer will say so
@@ -134,6 +134,12 @@ class ArmProcess:
     def _kill_group(self) -> None:
         with suppress(ProcessLookupError, PermissionError):  # nobody is left in it
             os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def _environment(spec: ArmSpec) -> dict[str, str]:
+    """This process's, without threads that spin while they wait, unless somebody wants them."""
+    found = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **spec.environment}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _signal_name(number: int) -> str:
