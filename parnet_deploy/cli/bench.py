@@ -39,12 +39,12 @@ Exit code 3 if an arm answers anything else than the trained network; nothing is
 
 def _read_vs(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
     """Names of arms, separated by commas."""
+    if text is None:
+        return None
     from ..bench.arms.table import ARMS, find_arm
     from ..bench.result import OURS
     from ..errors import SpecError
 
-    if text is None:
-        return None
     whole = {"none": (), "all": tuple(name for name in ARMS if name != OURS)}
     if text in whole:
         return whole[text]
