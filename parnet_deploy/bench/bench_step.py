@@ -1,149 +1,171 @@
-"""The step ``bench``: time a built plan beside other ways to run the same network."""
+"""The step ``bench``: time a built plan beside other ways to answer the same images."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..compare import ENGINE_TOLERANCE, compare
 from ..deployment import Deployment, step_key
 from ..errors import SpecError
+from ..machine.cores import usable_cores
 from ..machine.describe import describe_machine
-from ..measure import Arm, Latency, alternate, compare_latency
 from ..runtime.session import Runtime
 from ..steps import Progress, StepResult, read_reference, write_report
+from .arm_results import Turns, arm_result
+from .arms.arm import ArmSpec
+from .arms.table import arm_spec, find_arm
+from .contest.contest import RATE_HZ, Contest
+from .result import BENCH_REPORT, OURS, SCHEMA, BenchReport, Mode, Noise, Subject
 
-BENCH_REPORT = "reports/bench.json"
-OURS = "parnet-deploy"
-TRIAL_ROUNDS = 3
-ROUNDS = (20, 1000)
+MODES: Mapping[str, tuple[Mode, ...]] = {
+    "saturated": ("saturated",),
+    "paced": ("paced",),
+    "both": ("saturated", "paced"),
+}
 NOISY_SPREAD = 1.5  # p90 over p50 of our arm
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """``rounds`` None: as many as fit into ``budget_s`` seconds, 20 at least."""
+    """``vs`` are names of arms. ``budget_s`` is shared by the modes.
+
+    ``rounds`` None: in each mode as many as fit into the budget, for 20 samples of each arm at
+    least.
+    """
 
     plan: str | None = None
     backend: str | None = None
     batch: int = 1
+    vs: tuple[str, ...] = ()
+    mode: Literal["saturated", "paced", "both"] = "both"
+    rate_hz: float = RATE_HZ
     rounds: int | None = None
-    budget_s: float = 20.0
+    budget_s: float = 40.0
 
     def __post_init__(self) -> None:
         if self.batch < 1 or (self.rounds is not None and self.rounds < 1):
             raise SpecError("bench: batch and rounds must be 1 or more.")
+        if self.mode not in MODES:
+            raise SpecError(f"bench mode: got {self.mode!r}, expected one of {', '.join(MODES)}.")
+        if not 0 < self.rate_hz <= 1e6 or not 0 < self.budget_s < float("inf"):
+            raise SpecError("bench: rate and budget must be positive numbers.")
+        object.__setattr__(self, "vs", tuple(dict.fromkeys(map(find_arm, self.vs))))
 
 
 def bench_to_deployment(
     directory: Path,
     options: BenchOptions | None = None,
     *,
-    arms: Sequence[Arm] = (),
-    left_out: Mapping[str, str] | None = None,
+    arms: Sequence[ArmSpec] = (),
+    timeline: Mapping[str, Any] | None = None,
     on_stage: Progress = lambda text: None,
 ) -> StepResult:
-    """Time the chosen plan and the given arms, alternated in one run, and keep every sample.
+    """Time the chosen plan and other arms in turns, and keep every sample.
 
-    The logits of every arm are compared with the stored reference before anything is timed; those
-    of a plan in lower precision with its own, the canary.
+    Every arm has a process of its own. The logits of those that run the same network are compared
+    with the stored reference before anything is timed; those of a plan in lower precision with its
+    own, the canary.
 
     Args:
         directory: The deployment, built.
         options: What to run and how long.
-        arms: Other ways to run the same network (``export.baselines``).
-        left_out: Arms that could not be had here, and why; they stand in the report.
+        arms: Arms that are in no table.
+        timeline: The report of ``trace_to_deployment``, to stand in this one.
         on_stage: Called with what is being done, for progress.
 
-    Returns: A result whose report has ``environment``, ``arms`` (name -> quantiles, load and first
-        run apart, ratio to ours with its 95 % interval, samples), ``left_out`` and ``noisy``.
+    Returns: A result whose report is a ``BenchReport``.
 
     Raises:
-        CheckFailedError: An arm computes something else; nothing was timed.
-        BackendError: No plan runs on this machine.
+        CheckFailedError: An arm computes something else; nothing was timed or written.
+        BackendError: No plan runs on this machine, or an arm died while it was timed.
     """
     options = options or BenchOptions()
     deployment = Deployment.open(directory)
     reference = read_reference(deployment)
-    image = np.concatenate([reference.image] * options.batch)
-    logits = np.concatenate([reference.logits] * options.batch)
-    started = time.perf_counter_ns()
+    image, logits = (
+        np.concatenate([values] * options.batch) for values in (reference.image, reference.logits)
+    )
+    on_stage("choosing the plan")
     with Runtime.open(directory, plan=options.plan, backend=options.backend) as runtime:
-        load_ms = (time.perf_counter_ns() - started) / 1e6
         about = runtime.describe()
-        ours = Arm(name=OURS, run=runtime, load_ms=load_ms, note=_describe(about))
-        every = [ours, *arms]
-        on_stage("checking the output of every arm")
-        if about["precision"] == "fp32":
-            checks = [_check(arm, image, logits) for arm in every]
-        else:  # a random image says nothing of INT8: its canary, run at open, is a real one
-            checks = [about["canary"], *(_check(arm, image, logits) for arm in arms)]
-        calls = {arm.name: partial(arm.run, image) for arm in every}
-        rounds = options.rounds
-        if rounds is None:
-            trial = alternate(calls, rounds=TRIAL_ROUNDS, warm_up=1)
-            one_round_ms = sum(latency.median_ms for latency in trial.values())
-            rounds = int(min(max(options.budget_s * 1e3 / one_round_ms, ROUNDS[0]), ROUNDS[1]))
-        environment = describe_machine()
-        latencies = alternate(
-            calls, rounds=rounds, on_round=lambda done: on_stage(f"round {done} of {rounds}")
+    subject = _subject(deployment, about, (options.batch, *image.shape[2:]))
+    specs = [
+        arm_spec(
+            name,
+            directory,
+            plan=subject["plan"],
+            batch=options.batch,
+            size=(image.shape[2], image.shape[3]),
+            classes=subject["classes"],
+            threads=about["facts"].get("cores") or usable_cores(),
         )
-    report = {
+        for name in dict.fromkeys((OURS, *options.vs))
+    ]
+    with Contest([*specs, *arms], image, logits, on_stage=on_stage) as contest:
+        contest.check()
+        environment = describe_machine()
+        turns: dict[Mode, Turns] = {}
+        budget_s = options.budget_s / len(MODES[options.mode])
+        for mode in MODES[options.mode]:
+            samples = contest.rounds(mode, options.rounds, budget_s, options.rate_hz)
+            turns[mode] = Turns(samples_ms=samples, calls=contest.calls, late=contest.late)
+    on_stage("computing intervals")
+    report: BenchReport = {
+        "schema": SCHEMA,
+        "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "environment": environment,
-        "deployment": deployment.digest,
-        "plan": about["plan"],
-        "backend": about["backend"],
-        "simulated": about["backend"] == "fake",
-        "batch": options.batch,
-        "input_size": "x".join(map(str, image.shape[2:])),
-        "rounds": rounds,
-        "arms": {arm.name: _row(arm, latencies) for arm in every},
-        "checks": checks,
-        "left_out": dict(left_out or {}),
-        "noisy": _noise(latencies[OURS], environment),
+        "subject": subject,
+        "rounds": {mode: found.rounds for mode, found in turns.items()},
+        "rate_hz": options.rate_hz if "paced" in turns else None,
+        "arms": {name: arm_result(arm, turns) for name, arm in contest.entrants.items()},
+        "left_out": contest.left_out,
+        "noise": _noise(next(iter(turns.values())).samples_ms[OURS], environment),
+        "split": None,
+        "roofline": None,
+        "curves": [],
+        "timeline": None if timeline is None else dict(timeline),
+        "verdict": [],
     }
     with Deployment.edit(directory) as txn:
         write_report(txn.stage(BENCH_REPORT), report)
-        made_from = {f"build:{about['plan']}"}
+        made_from = {f"build:{subject['plan']}"}
         txn.finish_step("bench", key=step_key(digest=deployment.digest), made_from=made_from)
     return StepResult(path=directory, skipped=False, report=report)
 
 
-def _check(arm: Arm, image: NDArray[np.float32], logits: NDArray[np.float32]) -> dict[str, Any]:
-    what = f"arm {arm.name}"
-    return (
-        compare(arm.run(image), logits, tolerance=ENGINE_TOLERANCE, what=what).require().to_json()
+def _subject(
+    deployment: Deployment, about: Mapping[str, Any], shape: tuple[int, int, int]
+) -> Subject:
+    """What is measured: a deployment, what its runtime says, and (batch, height, width)."""
+    spec = deployment.spec
+    return Subject(
+        name=deployment.name,
+        digest=deployment.digest,
+        plan=about["plan"],
+        placement=about["placement"]["name"],
+        backend=about["backend"],
+        simulated=about["backend"] == "fake",
+        precision=about["precision"],
+        batch=shape[0],
+        input_size=list(shape[1:]),
+        classes=spec.num_classes,
+        parameters=deployment.source.get("parameters"),
+        macs=sum(spec.macs(*shape[1:]).values()),
     )
 
 
-def _row(arm: Arm, latencies: Mapping[str, Latency]) -> dict[str, Any]:
-    ratio = compare_latency(latencies[arm.name], latencies[OURS])
-    return {
-        **latencies[arm.name].to_json(),
-        "load_ms": arm.load_ms,
-        "note": arm.note,
-        "ratio_to_ours": ratio.to_json(),
-    }
-
-
-def _noise(ours: Latency, environment: Mapping[str, Any]) -> str | None:
-    """Why the figures should be taken with care, if they should."""
-    spread = ours.quantile_ms(0.9) / ours.median_ms
-    load = environment["load_average"]
-    if load and load[0] > environment["cores_usable"]:
-        return f"load average {load[0]} on {environment['cores_usable']} cores before the run"
-    if spread > NOISY_SPREAD:
-        return f"p90 is {spread:.1f} times the median"
-    return None
-
-
-def _describe(about: Mapping[str, Any]) -> str:
-    precision = "" if about["precision"] == "fp32" else f", {about['precision']}"
-    return f"plan {about['plan']}, placement {about['placement']['name']}{precision}"
+def _noise(ours: Sequence[float], environment: Mapping[str, Any]) -> list[Noise]:
+    """Why the figures should be taken with care."""
+    found = []
+    load, cores = environment["load_average"], environment["cores_usable"]
+    if load and load[0] > cores:
+        found.append(Noise(name="load", detail=f"load average {load[0]} on {cores} cores"))
+    p50, p90 = np.quantile(ours, (0.5, 0.9))
+    if p90 / p50 > NOISY_SPREAD:
+        found.append(Noise(name="spread", detail=f"p90 is {p90 / p50:.1f} times the median"))
+    return found

@@ -28,13 +28,16 @@ class Interval(TypedDict):
 class ModeResult(TypedDict):
     """One arm in one mode. A quantile is None where there are too few samples to tell.
 
-    ``samples_ms`` are in the order in which they were taken; sample i of every arm belongs to round
-    i, so ratios are paired. ``ratio_to_ours`` above 1: the arm takes longer than the deployment.
+    ``samples_ms`` are in the order in which they were taken; sample i of every arm belongs to the
+    same round, so ratios are paired (a round may have several samples of each arm: their number
+    divided by ``rounds``). ``ratio_to_ours`` above 1: the arm takes longer than the deployment.
+    ``late`` is how often a paced call was due while the one before still ran; it was left out then.
     """
 
     samples_ms: list[float]
     quantiles_ms: dict[str, Interval | None]
     ratio_to_ours: Interval
+    late: int
 
 
 class Check(TypedDict):
@@ -47,7 +50,11 @@ class Check(TypedDict):
 
 
 class ArmResult(TypedDict):
-    """One arm: what it is, what it costs to have, how fast it is."""
+    """One arm: what it is, what it costs to have, how fast it is.
+
+    ``memory_mib`` is how much the resident memory of its process grew from before the imports until
+    after the warm-up: libraries count, a GPU's memory does not.
+    """
 
     note: str
     network: Literal["same", "other"]

@@ -5,35 +5,53 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import click
 from rich.console import RenderableType
 from rich.text import Text
 
 from . import render
-from .chain import ensure_built, needs
+from .chain import ensure_built
 from .options import Common, deployment_argument, verb
 from .timeline_table import draw_timeline_table
 
-if TYPE_CHECKING:
-    from ..measure import Arm
-
-_ARMS = ("torch", "onnxruntime-unfused")
+_DEFAULT_VS = ("torch", "onnxruntime")
 _EPILOG = """\b
 Examples:
   parnet-deploy bench
-  parnet-deploy bench digits --budget 60 --batch 4
-  parnet-deploy bench digits --against none
+  parnet-deploy bench digits --vs torch --budget 60 --batch 4
+  parnet-deploy bench digits --vs none --mode paced --rate 15
   parnet-deploy bench --timeline
 
 \b
-JSON: deployment, name, skipped, report (environment, plan, backend, simulated, batch, input_size,
-rounds, arms: per arm p50_ms, p90_ms, p99_ms, first_ms, load_ms, ratio_to_ours, samples_ms;
-checks, left_out, noisy); the report is also in DEPLOYMENT/reports/bench.json. With --timeline the
-report has timeline (wall_us, overlap, critical, critical_split, lanes, simulated), and
-DEPLOYMENT/reports has timeline.json (for Perfetto) and timeline.svg.
+JSON: deployment, name, skipped, report: schema, written, environment, subject, rounds (by mode),
+rate_hz, arms (by name: note, network, precision, facts, import_ms, load_ms, first_ms, memory_mib,
+model_mib, parameters, macs, check, and modes, each with samples_ms, quantiles_ms, ratio_to_ours,
+late), left_out, noise, split, roofline, curves, timeline, verdict. The report is also in
+DEPLOYMENT/reports/bench.json. With --timeline DEPLOYMENT/reports has timeline.json (for Perfetto)
+and timeline.svg, too.
+
+\b
+Exit code 3 if an arm answers anything else than the trained network; nothing is timed then.
 """
+
+
+def _read_vs(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
+    """Names of arms, separated by commas."""
+    if text is None:
+        return None
+    from ..bench.arms.table import ARMS, find_arm
+    from ..bench.result import OURS
+    from ..errors import SpecError
+
+    whole = {"none": (), "all": tuple(name for name in ARMS if name != OURS)}
+    if text in whole:
+        return whole[text]
+    try:
+        return tuple(find_arm(name.strip()) for name in text.split(",") if name.strip())
+    except SpecError as error:
+        raise click.BadParameter(f"{error} Or: none, all.") from error
 
 
 @click.command(epilog=_EPILOG)
@@ -41,16 +59,30 @@ DEPLOYMENT/reports has timeline.json (for Perfetto) and timeline.svg.
 @click.option("--backend", help="Take engines of this backend only.")
 @click.option("--plan", metavar="KEY", help="Take this plan; inspect lists them.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--rounds", type=click.IntRange(1), help="Timed rounds.  [default: by the budget]")
 @click.option(
-    "--budget", type=click.FloatRange(0.1), default=20.0, show_default=True, help="Seconds to time."
+    "--vs",
+    metavar="NAMES",
+    callback=_read_vs,
+    help=f"What to time beside it: names, or all, or none.  [default: {','.join(_DEFAULT_VS)}]",
+)
+@click.option("--against", hidden=True, callback=_read_vs)
+@click.option(
+    "--mode",
+    type=click.Choice(["saturated", "paced", "both"]),
+    default="both",
+    show_default=True,
+    help="Call after call, or calls spaced as in real life.",
 )
 @click.option(
-    "--against",
-    type=click.Choice(["all", *_ARMS, "none"]),
-    default="all",
+    "--rate",
+    type=click.FloatRange(0.01, 1e4),
+    default=30.0,
     show_default=True,
-    help="What to time beside it.",
+    help="Paced calls in a second.",
+)
+@click.option("--rounds", type=click.IntRange(1), help="Timed rounds.  [default: by the budget]")
+@click.option(
+    "--budget", type=click.FloatRange(0.1), default=40.0, show_default=True, help="Seconds to time."
 )
 @click.option("--timeline", is_flag=True, help="Also trace some calls: what overlaps, what waits.")
 @verb
@@ -60,115 +92,100 @@ def command(
     backend: str | None,
     plan: str | None,
     batch: int,
+    vs: tuple[str, ...] | None,
+    against: tuple[str, ...] | None,
+    mode: Literal["saturated", "paced", "both"],
+    rate: float,
     rounds: int | None,
     budget: float,
-    against: str,
     timeline: bool,
 ) -> None:
     """Time the deployment beside the trained network in PyTorch and on ONNX Runtime unfused.
 
-    All are timed in turns in one run, after their outputs were compared; every sample is kept.
-    Engines that are missing are built first.
+    Each runs in a process of its own; all are timed in turns, after their outputs were compared;
+    every sample is kept. Engines that are missing are built first.
     """
     directory = common.find(deployment)
     if plan is None:
         ensure_built(directory, common.output, backend=backend)
     from ..bench.bench_step import BenchOptions, bench_to_deployment
 
-    options = BenchOptions(plan=plan, backend=backend, batch=batch, rounds=rounds, budget_s=budget)
-    wanted = {"all": _ARMS, "none": ()}.get(against, (against,))
+    options = BenchOptions(
+        plan=plan,
+        backend=backend,
+        batch=batch,
+        vs=next((names for names in (vs, against) if names is not None), _DEFAULT_VS),
+        mode=mode,
+        rate_hz=rate,
+        rounds=rounds,
+        budget_s=budget,
+    )
+    drawing: list[RenderableType] = []
     with common.output.progress("bench") as report:
-        report("loading what it is compared with")
-        arms, left_out = load_arms(directory, wanted, batch=batch)
-        result = bench_to_deployment(
-            directory, options, arms=arms, left_out=left_out, on_stage=report
-        )
-        traced = {}
+        traced = None
         if timeline:
             from ..bench.timeline_step import PICTURE, trace_to_deployment
 
-            same = replace(options, plan=result.report["plan"])
-            traced["timeline"] = trace_to_deployment(directory, same, on_stage=report).report
+            traced = trace_to_deployment(directory, options, on_stage=report).report
+            picture = render.printable(directory / PICTURE)
+            drawing = ["", *draw_timeline_table(traced, picture)]
+            options = replace(options, plan=traced["plan"])
+        result = bench_to_deployment(directory, options, timeline=traced, on_stage=report)
     document = {
         "deployment": str(directory),
         "name": directory.name,
         "skipped": result.skipped,
-        "report": {**result.report, **traced},
+        "report": result.report,
     }
-    drawing = _draw(directory, result.report)
-    if traced:
-        picture = render.printable(directory / PICTURE)
-        drawing += ["", *draw_timeline_table(traced["timeline"], picture)]
-    common.output.result(document, *drawing)
-
-
-def load_arms(
-    directory: Path, wanted: tuple[str, ...], *, batch: int
-) -> tuple[list[Arm], dict[str, str]]:
-    """The trained network as arms of a benchmark, and why some cannot be had."""
-    from ..deployment import Deployment
-    from ..errors import MissingExtraError
-    from ..steps import read_reference
-
-    if not wanted:
-        return [], {}
-    opened = Deployment.open(directory)
-    try:
-        with needs("export"):
-            from ..export.baselines import torch_arm, unfused_arm
-            from ..export.trained import training_form
-    except MissingExtraError as error:
-        return [], dict.fromkeys(wanted, str(error))
-    model = training_form(opened)
-    if model is None:
-        why = f"the checkpoint {opened.source['path']} is gone or was changed"
-        return [], dict.fromkeys(wanted, why)
-    image = read_reference(opened).image
-    arms, left_out = [], {}
-    if "torch" in wanted:
-        arms.append(torch_arm(model))
-    if "onnxruntime-unfused" in wanted:
-        try:
-            with needs("export"):
-                arms.append(unfused_arm(model, image.repeat(batch, axis=0)))
-        except MissingExtraError as error:
-            left_out["onnxruntime-unfused"] = str(error)
-    return arms, left_out
+    common.output.result(document, *_draw(directory, result.report), *drawing)
 
 
 def _draw(directory: Path, report: Mapping[str, Any]) -> list[RenderableType]:
-    found = render.table("ms", ">p50", ">p90", ">p99", ">ratio", ">95 %", ">first", ">load")
+    tables = []
+    for mode in report["rounds"]:
+        found = render.table(f"{mode}, ms", ">p50", ">p90", ">p99", ">ratio", ">95 %")
+        for name, arm in report["arms"].items():
+            measured = arm["modes"][mode]
+            quantiles = (measured["quantiles_ms"][key] for key in ("p50", "p90", "p99"))
+            ratio = {
+                key: render.three_digits(value) for key, value in measured["ratio_to_ours"].items()
+            }
+            same = ratio["low"] == ratio["high"]
+            found.add_row(
+                name,
+                *("" if q is None else render.three_digits(q["value"]) for q in quantiles),
+                "" if same else ratio["value"],
+                "" if same else f"{ratio['low']}-{ratio['high']}",
+            )
+        tables.append(found)
+    costs = render.table("to have it", ">import ms", ">load ms", ">first ms", ">memory", ">model")
     for name, arm in report["arms"].items():
-        ratio = {key: render.three_digits(value) for key, value in arm["ratio_to_ours"].items()}
-        same = ratio["low"] == ratio["high"]
-        found.add_row(
+        times = (arm[key] for key in ("import_ms", "load_ms", "first_ms"))
+        sizes = (arm[key] for key in ("memory_mib", "model_mib"))
+        costs.add_row(
             name,
-            *(render.three_digits(arm[key]) for key in ("p50_ms", "p90_ms", "p99_ms")),
-            "" if same else ratio["median"],
-            "" if same else f"{ratio['low']}-{ratio['high']}",
-            render.three_digits(arm["first_ms"]),
-            "" if arm["load_ms"] is None else render.three_digits(arm["load_ms"]),
+            *("" if value is None else render.three_digits(value) for value in times),
+            *("" if value is None else render.bytes_text(value * 2**20) for value in sizes),
         )
     warnings = [f"{name} was left out: {why}" for name, why in report["left_out"].items()]
-    if report["simulated"]:
+    subject = report["subject"]
+    if subject["simulated"]:
         warnings.append("simulated devices: these latencies say nothing about any hardware")
-    if report["noisy"]:
-        warnings.append(f"noisy: {report['noisy']}")
-    how = f"{report['rounds']} rounds in turns, batch {report['batch']}, {report['input_size']}"
+    warnings += [f"noisy: {noise['detail']}" for noise in report["noise"]]
+    rounds = ", ".join(f"{count} rounds {mode}" for mode, count in report["rounds"].items())
+    size = "x".join(map(str, subject["input_size"]))
     return [
-        render.heading(directory.name, how),
+        render.heading(directory.name, f"{rounds}, batch {subject['batch']}, {size}"),
         render.facts(
             [
                 ("machine", machine_text(report["environment"])),
                 *((name, arm["note"]) for name, arm in report["arms"].items()),
             ]
         ),
-        render.spaced(found),
+        *map(render.spaced, (*tables, costs)),
         "",
         Text(
-            "Milliseconds. Ratio: time in units of ours, median of the rounds with its 95 % "
-            "interval. The first run and loading stand apart.",
-            style="key",
+            "Ratio: time in units of ours, median by median, with its 95 % interval.", style="key"
         ),
         *([""] if warnings else []),
         *render.lines("!", "warn", warnings),

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckFailedError
 from . import render
-from .bench import load_arms
 from .verify import load_images, load_trained
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ NOISY = Path("calibration/digits/noisy")
 
 _BATCH = 50  # of the training form, which is only asked for its answers here
 _BUDGET_S = 6.0
+_VS = ("torch", "onnxruntime")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,30 +158,23 @@ def _compare_answers(
 
 
 def _bench(directory: Path, report: Callable[[str], None]) -> Row:
-    from ..bench.bench_step import OURS, BenchOptions, bench_to_deployment
+    from ..bench.bench_step import BenchOptions, bench_to_deployment
+    from ..bench.result import OURS
 
-    wanted = ("torch", "onnxruntime-unfused")
-    report("bench: loading what it is compared with")
-    arms, left_out = load_arms(directory, wanted, batch=1)
-    result = bench_to_deployment(
-        directory,
-        BenchOptions(budget_s=_BUDGET_S),
-        arms=arms,
-        left_out=left_out,
-        on_stage=lambda text: report(f"bench: {text}"),
-    )
-    found = result.report["arms"]
-    ours = found[OURS]["p50_ms"]
-    titles = {"torch": "PyTorch", "onnxruntime-unfused": "unfused ONNX"}
+    options = BenchOptions(vs=_VS, mode="saturated", budget_s=_BUDGET_S)
+    result = bench_to_deployment(directory, options, on_stage=lambda text: report(f"bench: {text}"))
+    found = {
+        name: arm["modes"]["saturated"]["quantiles_ms"]["p50"]["value"]
+        for name, arm in result.report["arms"].items()
+    }
+    titles = {"torch": "PyTorch", "onnxruntime": "unfused ONNX"}
     others = [
-        f"{titles[name]} {render.ms_text(found[name]['p50_ms'])}"
-        for name in wanted
-        if name in found
+        f"{title} {render.ms_text(found[name])}" for name, title in titles.items() if name in found
     ]
     return Row(
         step="bench",
         what=", ".join(others) or "nothing to compare with here",
-        result=f"ours {render.ms_text(ours)}",
+        result=f"ours {render.ms_text(found[OURS])}",
         passed=None,
-        details={name: arm["p50_ms"] for name, arm in found.items()},
+        details=found,
     )

@@ -27,11 +27,8 @@ def data(tmp_path, monkeypatch):
                 target.mkdir(parents=True)
                 for file in sorted(folder.rglob("*.png"))[:2]:
                     shutil.copy(file, target)
-    load_arms = demo_steps.load_arms
     monkeypatch.setattr(demo_steps, "_BUDGET_S", 0.1)
-    monkeypatch.setattr(
-        demo_steps, "load_arms", lambda path, wanted, **more: load_arms(path, ("torch",), **more)
-    )
+    monkeypatch.setattr(demo_steps, "_VS", ("torch",))
     return place
 
 

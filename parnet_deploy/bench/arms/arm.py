@@ -20,7 +20,8 @@ class ArmSpec:
     Pickles: plain data only. ``entry`` is "module:function"; the function takes the options as
     keyword arguments and returns an ``OpenedArm``. ``extra`` installs what it needs. ``network``
     is "same" where the answer must equal the deployment's reference, "other" for a network of
-    another kind (a ResNet), which is checked by what its ``self_check`` says.
+    another kind (a ResNet), which is checked by what its ``self_check`` says. ``environment`` is
+    what its process has otherwise than this one; None takes a variable away.
     """
 
     name: str
@@ -28,6 +29,7 @@ class ArmSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     extra: str | None = None
     network: Network = "same"
+    environment: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

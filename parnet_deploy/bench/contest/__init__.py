@@ -1,0 +1,1 @@
+"""A contest: arms in processes of their own, checked, then timed in turns."""
