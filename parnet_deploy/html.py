@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from unicodedata import category
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_OTHER = "\N{REPLACEMENT CHARACTER}"
 _VOID = frozenset({"meta", "br", "img", "hr", "col"})
 
 
@@ -22,10 +24,12 @@ def text(value: object) -> Html:
     """Markup as it is; anything else escaped, without characters that no page may hold."""
     if isinstance(value, Html):
         return value
-    shown = "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(value)
-    )
-    return Html(escape(shown))
+    return Html(escape("".join(c if _may_stand(c) else _OTHER for c in str(value))))
+
+
+def _may_stand(character: str) -> bool:
+    """Not what steers a terminal or turns the direction of a text, and no half of a character."""
+    return character.isprintable() or character in "\n\t" or category(character) == "Zs"
 
 
 def join(*items: object) -> Html:

@@ -1,4 +1,4 @@
-"""Axes of drawings whose horizontal places are percentages: they fit any width, text does not grow."""
+"""Axes of drawings that fit any width: places are in percent, so text keeps its size."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def axis_over(values: Iterable[float], *, from_zero: bool = False) -> Axis:
 
 
 def draw_axis(axis: Axis, *, top: float, bottom: float, unit: str) -> Html:
-    """Lines down at each tick, and their values below; every second is left out where it is narrow."""
+    """Lines at the ticks, their values below; a narrow page leaves out every second value."""
     items = []
     for number, value in enumerate(axis.ticks()):
         x = percent(axis.place(value))

@@ -48,6 +48,7 @@ def _drawing(points: Sequence[CurvePoint], ident: str, title: str) -> Html:
     axis = axis_over([point["ms"]["high"] for point in points], from_zero=True)
     step = (_RIGHT - _LEFT) / max(len(points) - 1, 1)
     places = [_LEFT + step * i if len(points) > 1 else 50.0 for i in range(len(points))]
+    below = str(_BOTTOM + 18)
     heights = [_height(axis, point["ms"]["value"]) for point in points]
     items = [*_levels(axis)]
     for (x1, y1), (x2, y2) in pairwise(zip(places, heights, strict=True)):
@@ -60,14 +61,7 @@ def _drawing(points: Sequence[CurvePoint], ident: str, title: str) -> Html:
         items += [
             tag("line", class_="whisker", x1=at, x2=at, y1=f"{low:.1f}", y2=f"{high:.1f}"),
             tag("circle", tag("title", about), class_="dot", cx=at, cy=f"{y:.1f}", r="4.5"),
-            tag(
-                "text",
-                point["value"],
-                class_="tick",
-                x=at,
-                y=str(_BOTTOM + 18),
-                text_anchor="middle",
-            ),
+            tag("text", point["value"], class_="tick", text_anchor="middle", x=at, y=below),
         ]
     about = ", ".join(f"{p['value']}: {ms_text(p['ms']['value'])}" for p in points)
     return figure(items, ident=ident, title=title, about=f"{about}.", height=_HEIGHT)

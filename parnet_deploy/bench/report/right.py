@@ -100,7 +100,8 @@ def _lower_precision(report: BenchReport, evidence: Evidence) -> Answer:
     precision = subject["precision"]
     own = own_precision(evidence, subject)
     every = scores(own) if own is not None else {}
-    canary = f"Its canary differs by {error_text(check['error'])}, {error_text(check['limit'])} is allowed."
+    allowed = error_text(check["limit"])
+    canary = f"Its canary differs by {error_text(check['error'])}, {allowed} is allowed."
     if own is None or not every:
         return Answer(
             question=_QUESTION,

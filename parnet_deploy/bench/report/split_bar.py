@@ -53,7 +53,7 @@ def draw_split(split: Split) -> Html:
 
 
 def _table(split: Split, shares: dict[str, float]) -> Html:
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (
             join(tag("i", class_=f"swatch {_stage_class(row['stage'])}"), row["stage"]),
             number_text(row["ms"]),

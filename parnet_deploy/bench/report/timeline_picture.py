@@ -57,8 +57,7 @@ def lane_rows(timeline: Mapping[str, Any]) -> Rows:
 def draw_summary(timeline: Mapping[str, Any]) -> Html:
     """The words above the picture; a simulation is called so."""
     simulated = dig(timeline, "simulated") is True
-    warning = tag(
-        "p", "Simulated devices: these times say nothing about any hardware.", class_="warn"
-    )
+    words = "Simulated devices: these times say nothing about any hardware."
+    warning = tag("p", words, class_="warn")
     text = overlap_text(timeline)
     return join(warning if simulated else None, tag("p", text[:1].upper() + text[1:]))
