@@ -80,7 +80,7 @@ def table(
         body.append(tag("tr", tag("th", first[0], scope="row", class_=first[1]), *cells))
     return tag(
         "table",
-        None if caption is None else tag("caption", caption),
+        None if caption is None else tag("caption", tag("span", caption)),
         tag("thead", tag("tr", *head)),
         tag("tbody", *body),
         class_=class_,

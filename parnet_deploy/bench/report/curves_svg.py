@@ -8,16 +8,11 @@ from itertools import pairwise
 from ...html import Html, join, table, tag
 from ..result import Curve, CurvePoint
 from .axis import Axis, axis_over, figure, percent, tick_text
-from .words import interval_text, ms_text
+from .tables import curve_rows, curve_title
+from .words import ms_text
 
 _TOP, _BOTTOM, _HEIGHT = 14, 170, 206
 _LEFT, _RIGHT = 12.0, 94.0
-_TITLES = {
-    "batch": "Batch: time for all images of a call",
-    "threads": "Cores for the engines",
-    "size": "Height and width of the image",
-    "variant": "Variants",
-}
 
 
 def draw_curves(curves: Sequence[Curve]) -> Html:
@@ -28,7 +23,7 @@ def draw_curves(curves: Sequence[Curve]) -> Html:
 
 
 def _curve(curve: Curve, number: int) -> Html:
-    title = _TITLES.get(curve["over"], curve["over"])
+    title = curve_title(curve)
     left_out = [
         tag("li", tag("strong", f"{curve['over']} {value}"), f" was left out: {why}")
         for value, why in curve["left_out"].items()
@@ -36,11 +31,8 @@ def _curve(curve: Curve, number: int) -> Html:
     items: list[object] = [tag("h3", title)]
     if curve["points"]:
         items.append(_drawing(curve["points"], f"curve{number}", title))
-        rows = [
-            (point["value"], interval_text(point["ms"]), point["note"]) for point in curve["points"]
-        ]
-        caption = f"{title}, with 95 % intervals"
-        items.append(table((curve["over"], "ms", "note"), rows, caption=caption, numbers=(1,)))
+        found = curve_rows(curve)
+        items.append(table(found.heads, found.rows, caption=found.caption, numbers=found.numbers))
     return join(*items, tag("ul", *left_out) if left_out else None)
 
 

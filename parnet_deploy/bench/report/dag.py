@@ -64,7 +64,7 @@ def draw_dag(spec: ModelSpec, times: Sequence[PartTime]) -> Html:
         height=bottom + 14,
         class_="dag",
         caption=join(
-            "Darker: more time. ",
+            "The stronger the colour, the more time. ",
             tag("strong", "Thick frames and lines"),
             ": the critical path, which no number of lanes makes shorter.",
         ),

@@ -73,7 +73,8 @@ def _row(name: str, found: ModeResult, axis: Axis, top: float, kind: str) -> Htm
     samples = found["samples_ms"]
     base = top + _LABEL + _TALL
     beyond = sum(sample > axis.high for sample in samples)
-    late = f"; {beyond} beyond, up to {ms_text(max(samples))}" if beyond else ""
+    far = f"{beyond} beyond, up to {ms_text(max(samples))}" if beyond else ""
+    y = f"{top + 14:g}"
     return join(
         tag("line", class_="base", x1="0", x2="100%", y1=f"{base:g}", y2=f"{base:g}"),
         _bars(samples, axis, base, kind),
@@ -81,10 +82,11 @@ def _row(name: str, found: ModeResult, axis: Axis, top: float, kind: str) -> Htm
         tag(
             "text",
             tag("tspan", arm_title(name), class_="strong"),
-            tag("tspan", f" {_figures(found)}{late}", class_="figures"),
+            tag("tspan", f" {_figures(found)}", class_="figures odd"),
             x="0",
-            y=f"{top + 14:g}",
+            y=y,
         ),
+        tag("text", far, class_="small", x="100%", y=y, text_anchor="end") if far else None,
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from ...html import Html, join, tag
 from ..result import BenchReport
 from .answer import Answer, NextStep, Verdict
 from .words import count_text, size_text
 
+_FIGURE = re.compile(r"([0-9.]+e-[0-9]+)")
 _MARKS = {"good": "\N{CHECK MARK}", "care": "!", "bad": "\N{BALLOT X}", "none": ""}
 
 
@@ -59,12 +62,18 @@ def _card(answer: Answer, ident: str) -> Html:
             answer.question,
             id=f"{ident}-head",
         ),
-        tag("p", answer.text, class_="lead"),
-        tag("p", " ".join(answer.more), class_="more") if answer.more else None,
+        tag("p", *_unbroken(answer.text), class_="lead"),
+        tag("p", *_unbroken(" ".join(answer.more)), class_="more") if answer.more else None,
         id=ident,
         class_=f"answer {answer.mood}",
         aria_labelledby=f"{ident}-head",
     )
+
+
+def _unbroken(text: str) -> list[object]:
+    """Text whose figures like 1e-4 stay on one line."""
+    pieces = _FIGURE.split(text)
+    return [tag("span", p, class_="whole") if i % 2 else p for i, p in enumerate(pieces)]
 
 
 def _step(step: NextStep) -> Html:

@@ -63,7 +63,7 @@ def _sections(
         "Latency",
         (
             draw_distributions(report),
-            _table(tables.latency_rows(report)),
+            *(_table(tables.latency_rows(report, mode)) for mode in report["rounds"]),
             _table(tables.cost_rows(report)),
             _table(tables.arm_rows(report)),
         ),

@@ -11,9 +11,11 @@ from .axis import Axis, axis_over, draw_axis, figure, percent, tick_text
 from .words import number_text, share_text
 
 _HEIGHT, _TOP, _BOTTOM = 330, 14, 274
+_NUMBERS = " Numbers, where there is room: parts, as in their table. "
 _LEFT = 9.0  # percent, for the numbers of the vertical axis
-_CLOSE = (3.4, 13.0)  # percent and pixels: nearer, and two numbers would cover each other
-_OFFSETS = ((2.6, 4.0), (-2.6, 4.0), (0.0, -10.0), (0.0, 18.0), (2.6, -8.0), (-2.6, 16.0))
+_PHONE = 3.2  # pixels of a percent, where it is narrowest
+_CLOSE = (12.0, 12.0)  # pixels: nearer, and two numbers would cover each other
+_OFFSETS = ((10.0, 4.0), (-10.0, 4.0), (0.0, -9.0), (0.0, 17.0), (9.0, -7.0), (-9.0, 15.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ def draw_roofline(roofline: Roofline, parts: Sequence[PartTime]) -> Html:
             y=str(_HEIGHT - 6),
             text_anchor="end",
         ),
-        tag("text", "GFLOP/s", class_="small", x="0", y="10"),
+        tag("text", "GFLOP/s", class_="small", x="0", y="0"),
     ]
     about = (
         f"Peak {number_text(peak)} GFLOP/s, bandwidth {number_text(bandwidth)} GB/s. The network: "
@@ -73,7 +75,7 @@ def draw_roofline(roofline: Roofline, parts: Sequence[PartTime]) -> Html:
         title="Roofline",
         about=about,
         height=_HEIGHT,
-        caption=join(about, " Numbers: parts, as in their table. ", roofline["how"]),
+        caption=join(about, _NUMBERS, roofline["how"]),
     )
 
 
@@ -121,9 +123,9 @@ def _roof(x_axis: Axis, y_axis: Axis, peak: float, bandwidth: float) -> list[Htm
             "text",
             f"peak {number_text(peak)} GFLOP/s",
             class_="small",
-            x=x3,
-            y=f"{y2 - 5:.1f}",
-            text_anchor="end",
+            x=x2,
+            y=f"{y2 - 6:.1f}",
+            text_anchor="start" if x_axis.place(corner) < 50 else "end",
         ),
     ]
 
@@ -131,19 +133,21 @@ def _roof(x_axis: Axis, y_axis: Axis, peak: float, bandwidth: float) -> list[Htm
 def _dots(
     points: Sequence[Point], numbers: dict[str, int], x_axis: Axis, y_axis: Axis
 ) -> list[Html]:
-    items, taken = [], list[tuple[float, float]]()
+    items = []
     places = [(x_axis.place(p.intensity), _height(y_axis, p.gflops)) for p in points]
+    taken = [(x * _PHONE, y + 4) for x, y in places]  # a number covers no point either
     for point, (x, y) in zip(points, places, strict=True):
         about = f"{point.name}: {number_text(point.gflops)} GFLOP/s"
         items.append(
             tag("circle", tag("title", about), class_="dot", cx=percent(x), cy=f"{y:.1f}", r="4.5")
         )
     for point, (x, y) in zip(points, places, strict=True):
-        free = [(x + dx, y + dy) for dx, dy in _OFFSETS if _is_free((x + dx, y + dy), taken)]
+        free = [(dx, dy) for dx, dy in _OFFSETS if _is_free((x * _PHONE + dx, y + dy), taken)]
         if not free:
             continue  # the table has it
-        taken.append(free[0])
-        where = {"x": percent(free[0][0]), "y": f"{free[0][1]:.1f}", "text_anchor": "middle"}
+        dx, dy = free[0]
+        taken.append((x * _PHONE + dx, y + dy))
+        where = {"x": percent(x), "dx": f"{dx:g}", "y": f"{y + dy:.1f}", "text_anchor": "middle"}
         items.append(tag("text", str(numbers[point.name]), class_="small", **where))
     return items
 
@@ -163,8 +167,9 @@ def _network(whole: Point, x_axis: Axis, y_axis: Axis) -> list[Html]:
             "text",
             "network",
             class_="strong small halo",
-            x=percent(x - 3.6 if side == "end" else x + 3.6),
-            y=f"{y + 26:.1f}",
+            x=percent(x),
+            dx="-13" if side == "end" else "13",
+            y=f"{y + 4:.1f}",
             text_anchor=side,
         ),
     ]

@@ -8,7 +8,7 @@ from .axis import figure, percent
 from .why import split_shares
 from .words import ms_text, number_text, share_text
 
-_LABELLED = 0.13  # of the width: a name fits
+_CHARACTER, _WIDE, _NARROW = 7.2, 1100, 320  # pixels: of text, and of a bar on a desk, on a phone
 _HEIGHT = 44
 _GAP = 0.3
 
@@ -33,12 +33,7 @@ def draw_split(split: Split) -> Html:
                 height=str(_HEIGHT),
             )
         )
-        if width >= 100 * _LABELLED:
-            where = {"x": percent(x + (width - _GAP) / 2), "text_anchor": "middle"}
-            segments.append(tag("text", row["stage"], class_="on", y="19", **where))
-            segments.append(
-                tag("text", share_text(width / 100), class_="on strong", y="35", **where)
-            )
+        segments += _labels(row["stage"], x, width)
         x += width
     about = ", ".join(f"{name} {share_text(share)}" for name, share in shares.items())
     bar = figure(
@@ -50,6 +45,19 @@ def draw_split(split: Split) -> Html:
         class_="bar",
     )
     return join(bar, _table(split, shares), tag("p", split["source"], class_="hint"))
+
+
+def _labels(stage: str, x: float, width: float) -> list[Html]:
+    """Name and share in a segment, where they fit; ``odd`` is left out on a phone."""
+    needed = _CHARACTER * (len(stage) + 1)
+    if width / 100 * _WIDE < needed:
+        return []
+    odd = "" if width / 100 * _NARROW >= needed else " odd"
+    where = {"x": percent(x + (width - _GAP) / 2), "text_anchor": "middle"}
+    return [
+        tag("text", stage, class_=f"on{odd}", y="19", **where),
+        tag("text", share_text(width / 100), class_=f"on strong{odd}", y="35", **where),
+    ]
 
 
 def _table(split: Split, shares: dict[str, float]) -> Html:

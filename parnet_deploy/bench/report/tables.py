@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..result import OURS, QUANTILE_NAMES, ArmResult, BenchReport, Interval, ModeResult
+from ..result import OURS, QUANTILE_NAMES, BenchReport, Curve, ModeResult
 from ..statistics import samples_needed
+from .why import split_shares
 from .words import (
     arm_title,
-    bounds_text,
     count_text,
     error_text,
+    interval_text,
     mib_text,
     ms_text,
     number_text,
@@ -21,6 +22,12 @@ from .words import (
 )
 
 UNKNOWN = "not known"
+_CURVES = {
+    "batch": "Batch: time for all images of a call",
+    "threads": "Cores for the engines",
+    "size": "Height and width of the image",
+    "variant": "Variants",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,47 +40,46 @@ class Rows:
     numbers: tuple[int, ...] = ()
 
 
-def latency_rows(report: BenchReport) -> Rows:
-    """Quantiles with their intervals, and how ours stands to each arm."""
+def latency_rows(report: BenchReport, mode: str, *, brief: bool = False) -> Rows:
+    """Quantiles, and how ours stands to each arm, in one mode.
+
+    Args:
+        report: What was measured.
+        mode: saturated or paced.
+        brief: Without the intervals of the quantiles.
+    """
+    timed = {n: a["modes"][mode] for n, a in report["arms"].items() if mode in a["modes"]}
+    told = [name for name in QUANTILE_NAMES if any(_tells(f, name) for f in timed.values())]
+    untold = [f"{n} needs {samples_needed(n)} calls" for n in QUANTILE_NAMES if n not in told]
     rows = [
         (
             arm_title(name),
-            mode,
-            *(quantile_text(found, quantile) for quantile in QUANTILE_NAMES),
+            *(quantile_text(found, quantile, brief=brief) for quantile in told),
             "" if name == OURS else ratio_text(ours_of_it(found["ratio_to_ours"])),
             str(len(found["samples_ms"])),
         )
-        for name, mode, found in _timed(report)
+        for name, found in timed.items()
     ]
+    pace = f" at {report['rate_hz']:g} calls a second" if mode == "paced" else ""
+    caption = f"Milliseconds of a call, {mode}{pace}; intervals of 95 %"
     return Rows(
-        caption="Milliseconds of a call, each with its 95 % interval; ours / it is our time in "
-        "units of that arm's",
-        heads=("arm", "mode", *QUANTILE_NAMES, "ours / it", "calls"),
+        caption="; ".join((caption, *untold)),
+        heads=("arm", *told, "ours / it", "calls"),
         rows=tuple(rows),
-        numbers=(2, 3, 4, 5, 6, 7),
+        numbers=tuple(range(1, len(told) + 3)),
     )
 
 
-def _timed(report: BenchReport) -> Iterator[tuple[str, str, ModeResult]]:
-    for mode in ("saturated", "paced"):
-        for name, arm in report["arms"].items():
-            found = arm["modes"].get(mode)
-            if found is not None:
-                yield name, mode, found
+def _tells(found: ModeResult, name: str) -> bool:
+    return found["quantiles_ms"].get(name) is not None
 
 
-def quantile_text(found: ModeResult, name: str) -> str:
+def quantile_text(found: ModeResult, name: str, *, brief: bool = False) -> str:
     """A quantile with its interval, or how many samples it would take to tell it."""
     told = found["quantiles_ms"].get(name)
     if told is None:
         return f"needs {samples_needed(name)}"
-    return f"{number_text(told['value'])} {bounds_text(told)}"
-
-
-def median_of(arm: ArmResult, mode: str) -> Interval | None:
-    """An arm's p50 in a mode."""
-    found = arm["modes"].get(mode)
-    return None if found is None else found["quantiles_ms"]["p50"]
+    return number_text(told["value"]) if brief else interval_text(told)
 
 
 def cost_rows(report: BenchReport) -> Rows:
@@ -159,6 +165,42 @@ def part_rows(report: BenchReport) -> Rows:
         heads=("#", "part", "ms", "MACs", "moved", "GFLOP/s", "of peak", "critical"),
         rows=tuple(rows),
         numbers=(0, 2, 3, 4, 5, 6),
+    )
+
+
+def split_rows(report: BenchReport) -> Rows:
+    """The stages of a call; none where they were not measured."""
+    split = report["split"]
+    rows: list[tuple[str, ...]] = []
+    if split is not None:
+        shares = split_shares(split)
+        rows = [
+            (row["stage"], number_text(row["ms"]), share_text(shares.get(row["stage"], 0.0)))
+            for row in split["rows"]
+        ]
+        rows.append(("the whole", number_text(split["whole_ms"]), ""))
+    return Rows(
+        caption="Where the time of a call goes",
+        heads=("stage", "ms", "share"),
+        rows=tuple(rows),
+        numbers=(1, 2),
+    )
+
+
+def curve_title(curve: Curve) -> str:
+    """What a curve shows."""
+    return _CURVES.get(curve["over"], curve["over"])
+
+
+def curve_rows(curve: Curve) -> Rows:
+    """The points of a curve, with notes if there are any."""
+    rows = [(p["value"], interval_text(p["ms"]), p["note"]) for p in curve["points"]]
+    width = 3 if any(note for *_, note in rows) else 2
+    return Rows(
+        caption=f"{curve_title(curve)}; with 95 % intervals",
+        heads=(curve["over"], "ms", "note")[:width],
+        rows=tuple(row[:width] for row in rows),
+        numbers=(1,),
     )
 
 

@@ -34,6 +34,8 @@ def is_resnet(name: str) -> bool:
 def number_text(value: float) -> str:
     """Three digits that count, never in powers of ten."""
     size = abs(value)
+    if not size:
+        return "0"
     if size >= 10_000:
         return f"{value:,.0f}"
     digits = 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0
