@@ -71,18 +71,23 @@ def test_metadata(wheel: zipfile.ZipFile, metadata: Message) -> None:
     assert any(name.endswith("LICENSE") for name in wheel.namelist())
 
 
-GRPCIO = {">=1.66", "<1.84"}
-"""From 1.84 on, one request whose path is not UTF-8 ends the gRPC server (test_rpc.py sends it)."""
+BOUNDS = {
+    # From 1.84 on, one request whose path is not UTF-8 ends the gRPC server (test_rpc.py sends it).
+    "grpcio": {">=1.66", "<1.84"},
+    # Before 0.53 the last answer of a connection does not say so (test_server.py), and 0.44 lacks a
+    # private method that is overridden; 0.54 is the last that the tests have run with.
+    "uvicorn": {">=0.53", "<0.55"},
+}
 
 
-def test_dependencies_have_lower_bounds_only_but_for_grpc_and_ray(metadata: Message) -> None:
+def test_dependencies_have_lower_bounds_only_but_for_some(metadata: Message) -> None:
     required = metadata.get_all("Requires-Dist")
     core = {re.split(r"\W", line)[0] for line in required if "extra ==" not in line}
     assert core == {"numpy", "click", "rich", "filelock"}
     for line in required:
         name = re.match(r"[\w-]+", line)[0]
-        if name == "grpcio":
-            assert set(line.removeprefix(name).split(";")[0].strip().split(",")) == GRPCIO
+        if name in BOUNDS:
+            assert set(line.removeprefix(name).split(";")[0].strip().split(",")) == BOUNDS[name]
         elif 'extra == "ray"' not in line:  # what these exclude does not start: see setup.cfg
             assert re.match(r"[\w-]+>=[\d.]+(; |$)", line), line
 

@@ -39,12 +39,12 @@ Exit code 3 if an arm answers anything else than the trained network; nothing is
 
 def _read_vs(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
     """Names of arms, separated by commas."""
+    if text is None:
+        return None
     from ..bench.arms.table import ARMS, find_arm
     from ..bench.result import OURS
     from ..errors import SpecError
 
-    if text is None:
-        return None
     whole = {"none": (), "all": tuple(name for name in ARMS if name != OURS)}
     if text in whole:
         return whole[text]
@@ -141,23 +141,32 @@ def command(
 
 
 def _draw(directory: Path, report: Mapping[str, Any]) -> list[RenderableType]:
-    found = render.table("ms", "mode", ">p50", ">p90", ">p99", ">ratio", ">95 %", ">first", ">load")
-    for name, arm in report["arms"].items():
-        for i, (mode, measured) in enumerate(arm["modes"].items()):
-            quantiles = (measured["quantiles_ms"][name] for name in ("p50", "p90", "p99"))
+    tables = []
+    for mode in report["rounds"]:
+        found = render.table(f"{mode}, ms", ">p50", ">p90", ">p99", ">ratio", ">95 %")
+        for name, arm in report["arms"].items():
+            measured = arm["modes"][mode]
+            quantiles = (measured["quantiles_ms"][key] for key in ("p50", "p90", "p99"))
             ratio = {
                 key: render.three_digits(value) for key, value in measured["ratio_to_ours"].items()
             }
             same = ratio["low"] == ratio["high"]
             found.add_row(
-                "" if i else name,
-                mode,
+                name,
                 *("" if q is None else render.three_digits(q["value"]) for q in quantiles),
                 "" if same else ratio["value"],
                 "" if same else f"{ratio['low']}-{ratio['high']}",
-                "" if i else render.three_digits(arm["first_ms"]),
-                "" if i or arm["load_ms"] is None else render.three_digits(arm["load_ms"]),
             )
+        tables.append(found)
+    costs = render.table("to have it", ">import ms", ">load ms", ">first ms", ">memory", ">model")
+    for name, arm in report["arms"].items():
+        times = (arm[key] for key in ("import_ms", "load_ms", "first_ms"))
+        sizes = (arm[key] for key in ("memory_mib", "model_mib"))
+        costs.add_row(
+            name,
+            *("" if value is None else render.three_digits(value) for value in times),
+            *("" if value is None else render.bytes_text(value * 2**20) for value in sizes),
+        )
     warnings = [f"{name} was left out: {why}" for name, why in report["left_out"].items()]
     subject = report["subject"]
     if subject["simulated"]:
@@ -173,12 +182,10 @@ def _draw(directory: Path, report: Mapping[str, Any]) -> list[RenderableType]:
                 *((name, arm["note"]) for name, arm in report["arms"].items()),
             ]
         ),
-        render.spaced(found),
+        *map(render.spaced, (*tables, costs)),
         "",
         Text(
-            "Milliseconds. Ratio: time in units of ours, median by median, with its 95 % "
-            "interval. The first run and loading stand apart.",
-            style="key",
+            "Ratio: time in units of ours, median by median, with its 95 % interval.", style="key"
         ),
         *([""] if warnings else []),
         *render.lines("!", "warn", warnings),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,19 @@ def numbers_option(
         return numbers
 
     return click.option(name, callback=read, **attributes)
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers without NaN, which compares with none of its ends, and infinity."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """See ``click.ParamType``."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"got {value!r}, expected a finite number.", param, ctx)
+        return number
 
 
 class _Handler(logging.Handler):

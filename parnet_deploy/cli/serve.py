@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .chain import ensure_built, needs
-from .options import DEPLOYMENT_METAVAR, Common, verb
+from .options import DEPLOYMENT_METAVAR, Common, FiniteRange, verb
 from .serve_ray import RayChoice, RaySource, ray_options, serve_on_ray
 from .serve_ready import show
 
@@ -88,14 +88,14 @@ JSON: one line when it is ready: url, grpc, metrics (null: not there), pid, mode
 )
 @click.option(
     "--max-delay-ms",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=0.0,
     show_default=True,
     help="How long a request may wait for others to share its batch.",
 )
 @click.option(
     "--deadline-ms",
-    type=click.FloatRange(1),
+    type=FiniteRange(1),
     default=10_000.0,
     show_default=True,
     help="A request that cannot be answered in this time is refused at once.",
@@ -125,14 +125,14 @@ JSON: one line when it is ready: url, grpc, metrics (null: not there), pid, mode
 @click.option("--insecure", is_flag=True, help="Listen anywhere without token and TLS.")
 @click.option(
     "--drain-seconds",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=30.0,
     show_default=True,
     help="How long requests may take to finish once it is told to stop.",
 )
 @click.option(
     "--watch",
-    type=click.FloatRange(0.1),
+    type=FiniteRange(0.1),
     metavar="SECONDS",
     help="Look this often for deployments that were changed on disk, and take them.",
 )
@@ -226,8 +226,8 @@ def command(
         made.append(DeploymentServer(models, options, service_options, tracer=tracer))
         return made[0]
 
-    async def reload() -> list[str]:
-        changed = await made[0].reload()
+    async def reload(asked: bool) -> list[str]:
+        changed = await made[0].reload(again=asked)
         for name in changed:
             common.output.note(f"{name}: the deployment of now answers")
         return changed

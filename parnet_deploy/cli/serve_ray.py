@@ -18,7 +18,7 @@ from rich.text import Text
 from . import render
 from .asking import curl_command
 from .chain import needs
-from .options import Common, Function
+from .options import Common, FiniteRange, Function
 
 if TYPE_CHECKING:
     from ..serve.ray.need import Need
@@ -41,7 +41,7 @@ _OPTIONS: tuple[Callable[[Function], Function], ...] = (
     ),
     click.option(
         "--target-ongoing",
-        type=click.FloatRange(0, min_open=True),
+        type=FiniteRange(0, min_open=True),
         help="With --ray: requests at a time for each replica, with --max-replicas.  [default: 2]",
     ),
     click.option("--cpus", type=click.IntRange(1), help="With --ray: cores of each replica."),
@@ -147,7 +147,7 @@ def serve_on_ray(
         from ..serve.ray.config import config_file
 
         need, settings, deployment = _describe(choice, source, options)
-        choice.write_config.write_text(config_file(options, settings, deployment), encoding="utf-8")
+        _write(choice.write_config, config_file(options, settings, deployment))
         _show_file(common, choice.write_config, settings, need)
         return True
     from ..serve.ray.process import serve_until_stopped
@@ -162,6 +162,23 @@ def serve_on_ray(
     if choice.address is None:
         common.output.note("starting a Ray cluster on this machine")
     return serve_until_stopped(make_plan, on_ready=lambda plan: _show(common, plan, source))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write the file for a cluster.
+
+    Raises:
+        ServeError: It cannot be written.
+    """
+    from ..errors import ServeError
+
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ServeError(
+            f"file {path}: got {error.strerror or error}, expected a writable path. "
+            "Choose another one with --write-config."
+        ) from error
 
 
 def _describe(

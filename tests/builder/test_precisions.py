@@ -244,6 +244,8 @@ def test_verify_holds_each_plan_against_its_own_graphs(quantized, images) -> Non
 def test_bench_times_an_int8_plan(quantized) -> None:
     build_to_deployment(quantized, BuildOptions(precision="int8", placement="one"))
     report = bench_to_deployment(quantized, BenchOptions(rounds=2)).report
-    assert report["checks"][0]["what"].startswith("canary of ")
-    assert report["arms"]["parnet-deploy"]["note"].endswith(", int8")
+    ours = report["arms"]["parnet-deploy"]
+    assert ours["check"]["what"].startswith("canary of ")
+    assert ours["check"]["limit"] == 3e-2
+    assert ours["precision"] == report["subject"]["precision"] == "int8"
     assert json.dumps(report)

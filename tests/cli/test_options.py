@@ -73,3 +73,14 @@ def test_means_that_are_not_three_numbers_are_usage(invoke, text):
     result = invoke("fuse", "model.pt", "--mean", text)
     assert result.exit_code == 2
     assert "expected numbers such as 0.5,0.5,0.5" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999"])
+@pytest.mark.parametrize(
+    "option",
+    ["--drain-seconds", "--watch", "--max-delay-ms", "--deadline-ms", "--target-ongoing"],
+)
+def test_numbers_of_serve_that_are_not_finite_are_usage(built, invoke, option, text):
+    result = invoke("serve", "--ray", "--write-config", "ray.yaml", "--no-grpc", f"{option}={text}")
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.stderr

@@ -82,6 +82,13 @@ def test_the_file_for_a_cluster(built, invoke, token_file, workplace):
     assert deployment["ray_actor_options"] == {"num_cpus": 6, "num_gpus": 0}
 
 
+def test_a_file_that_cannot_be_written_is_named(built, invoke):
+    result = invoke("serve", "--ray", "--no-grpc", "--write-config", "none/ray.yaml")
+    assert result.exit_code == 1
+    assert "file none/ray.yaml: got No such file" in " ".join(result.stderr.split())
+    assert "Choose another one with --write-config." in " ".join(result.stderr.split())
+
+
 def test_the_help_marks_what_is_for_a_cluster(invoke):
     text = invoke("serve", "--help").stdout
     helps = re.findall(r"^  (?:-\w, )?--([\w-]+)(.*?)(?=^  -|^$)", text, flags=re.M | re.S)

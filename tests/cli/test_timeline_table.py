@@ -8,7 +8,7 @@ import pytest
 
 from parnet_deploy.cli.timeline_table import micros_text
 
-QUICK = ("--rounds", "3", "--against", "none")
+QUICK = ("--rounds", "3", "--vs", "none")
 
 
 def test_a_simulated_timeline_is_shown_and_called_so(built, invoke):
@@ -33,9 +33,9 @@ def test_json_has_the_timeline_only_if_it_was_asked_for(built, invoke):
     assert set(found["timeline"]) >= {
         *("wall_us", "overlap", "critical", "critical_split", "lanes", "simulated"),
     }
-    assert found["timeline"]["plan"] == found["plan"]
+    assert found["timeline"]["plan"] == found["subject"]["plan"]
     without = json.loads(invoke("bench", *QUICK, "--json").stdout)["report"]
-    assert "timeline" not in without
+    assert without["timeline"] is None
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,11 @@ class Connection:
         except ConnectionResetError:
             return b""
 
+    @property
+    def address(self) -> str:
+        """The client's own address and port, as the server's log has them."""
+        return "{}:{}".format(*self.writer.get_extra_info("sockname"))
+
     def abort(self) -> None:
         self.writer.transport.abort()
 

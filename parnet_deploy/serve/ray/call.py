@@ -128,7 +128,7 @@ class RayCalls:
 
         async def answer() -> None:
             try:
-                await handler.stream_stream(requests, call)
+                await handler.stream_stream(self._checked(requests, call), call)
             except AbortedError:
                 pass
             finally:
@@ -145,6 +145,11 @@ class RayCalls:
     def _find(self, method: str, call: Call) -> Any:
         details = CallDetails(method=method, invocation_metadata=call.invocation_metadata())
         return self._handlers.service(details)
+
+    async def _checked(self, requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
+        async for content in requests:
+            await self._check_size(content, call)
+            yield content
 
     async def _check_size(self, content: bytes, call: Call) -> None:
         if len(content) > self._body_bytes:

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from ..protocol.refusal import RefusedError
 from ..security.budget import Budget
 from ..security.limits import Limits
+from ..shells.logs import peer_of
 from ..shells.shell import Shell
 from .answer import Answer, refusal_answer
 from .intake import READ_BYTES, LargeBody
@@ -281,7 +282,8 @@ class GuardedConnection(HttpToolsProtocol):
         if scope is not None and "raw_path" in scope:
             what = f"{scope['method']} {scope['raw_path'].decode('latin-1')}"
         at_s = time.perf_counter() - (self.loop.time() - self._since_s)
-        self.shell.refused("rest", request_id, what, error, at_s)
+        peer = peer_of(self.client)
+        self.shell.refused("rest", request_id, what, error, at_s, peer=peer)
         return request_id.encode("latin-1")
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:

@@ -19,7 +19,11 @@ READ_BYTES = 64 * 1024
 """Read at a time for the parser: heads, and small bodies."""
 
 _ALIGNMENT = 64
-_SCRATCH = memoryview(bytearray(READ_BYTES))  # filled and parsed in one go, on one event loop
+
+
+def new_scratch() -> memoryview:
+    """Memory for what the parser reads, and for what nobody wants."""
+    return memoryview(bytearray(READ_BYTES))
 
 
 class LargeBody:
@@ -52,10 +56,10 @@ class LargeBody:
         self.content[self._filled : self._filled + len(data)] = data
         self._filled += len(data)
 
-    def free(self) -> memoryview:
-        """Where the next bytes go; ``advance`` says how many came."""
+    def free(self, scratch: memoryview) -> memoryview:
+        """Where the next bytes go, ``scratch`` if nobody wants them; ``advance`` says how many."""
         if not self.content:
-            return _SCRATCH[: self._length - self._filled]
+            return scratch[: self._length - self._filled]
         return self.content[self._filled :]
 
     def advance(self, count: int) -> None:
@@ -68,10 +72,16 @@ class LargeBody:
 
 
 class Intake(asyncio.BufferedProtocol):
-    """What the transport talks to, in front of a connection."""
+    """What the transport talks to, in front of a connection.
 
-    def __init__(self, receiver: GuardedConnection) -> None:
-        self._receiver = receiver
+    Args:
+        receiver: The connection.
+        scratch: Of ``new_scratch``; filled and parsed in one go, so one does for all connections of
+            an event loop. Never for those of two: they would read each other's bytes.
+    """
+
+    def __init__(self, receiver: GuardedConnection, scratch: memoryview) -> None:
+        self._receiver, self._scratch = receiver, scratch
         self.connection_lost = receiver.connection_lost  # type: ignore[method-assign]
         self.eof_received = receiver.eof_received  # type: ignore[method-assign]
         self.pause_writing = receiver.pause_writing  # type: ignore[method-assign]
@@ -84,13 +94,13 @@ class Intake(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the transport reads to next."""
         body = self._receiver.large_body
-        return _SCRATCH if body is None else body.free()
+        return self._scratch if body is None else body.free(self._scratch)
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes were read there."""
         body = self._receiver.large_body
         if body is None:
-            self._receiver.data_received(_SCRATCH[:nbytes])
+            self._receiver.data_received(self._scratch[:nbytes])
         else:
             body.advance(nbytes)
             self._receiver.large_body_advanced()

@@ -11,14 +11,16 @@ from email.utils import formatdate
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from ...errors import ServeError
 from ..security.budget import Budget
 from ..security.limits import Limits
-from ..shells.logs import LOGGER
+from ..shells.logs import LOGGER, peer_of
 from ..shells.shell import Shell
 from .connection import GuardedConnection, too_many_connections
-from .intake import Intake
+from .intake import Intake, new_scratch
 
 _LONGEST_LOOK_S = 0.5
 _PAUSE_S = 0.2
@@ -57,8 +59,17 @@ class RestListener:
         self._kind: type[GuardedConnection] = type("Connection", (GuardedConnection,), own)
 
     async def start(self) -> None:
-        """Accept connections."""
-        kind = self._kind
+        """Accept connections.
+
+        Raises:
+            ServeError: This uvicorn cannot receive large bodies. The socket is closed.
+        """
+        try:
+            _check_uvicorn()
+        except ServeError:
+            self._socket.close()
+            raise
+        kind, scratch = self._kind, new_scratch()
         config = uvicorn.Config(
             self._app,
             http=kind,
@@ -74,7 +85,9 @@ class RestListener:
         self._set_date()
         loop = asyncio.get_running_loop()
         self._socket.setblocking(False)
-        self._make = lambda: Intake(kind(config=config, server_state=self._state, app_state={}))
+        self._make = lambda: Intake(
+            kind(config=config, server_state=self._state, app_state={}), scratch
+        )
         self._accepting = loop.create_task(self._accept())
         self._watch = loop.create_task(self._look())
 
@@ -83,7 +96,7 @@ class RestListener:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                sock, _ = await loop.sock_accept(self._socket)
+                sock, address = await loop.sock_accept(self._socket)
             except ConnectionError:  # it has left already
                 continue
             except OSError as error:  # as many files as the process may have are open
@@ -93,18 +106,19 @@ class RestListener:
             there = len(self._opening) + len(self._state.connections)
             if self._tls is not None and there >= self._limits.connections:
                 sock.close()  # saying why would take the handshake
-                self._count_one_too_many()
+                self._count_one_too_many(peer_of(address[:2]))
                 continue
             opening = loop.create_task(self._open(sock))
             self._opening.add(opening)
             opening.add_done_callback(self._opening.discard)
             await asyncio.sleep(0)  # the others' turn, however many are waiting
 
-    def _count_one_too_many(self) -> None:
+    def _count_one_too_many(self, peer: str) -> None:
         if self._shell is not None:
             error = too_many_connections(self._limits.connections)
             request_id = self._shell.ids.take(None)
-            self._shell.refused("rest", request_id, "connection", error, time.perf_counter())
+            at_s = time.perf_counter()
+            self._shell.refused("rest", request_id, "connection", error, at_s, peer=peer)
 
     async def _open(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError):  # no TLS, too slow, or gone
@@ -158,3 +172,15 @@ class RestListener:
 
     def _set_date(self) -> None:
         self._state.default_headers = [(b"date", formatdate(usegmt=True).encode("ascii"))]
+
+
+def _check_uvicorn() -> None:
+    """Refuse one whose connections never call what ``GuardedConnection`` overrides.
+
+    Large requests would wait for ever there.
+    """
+    if not hasattr(HttpToolsProtocol, "_start_asgi_task"):
+        raise ServeError(
+            f"uvicorn: got {uvicorn.__version__}, expected 0.53 or 0.54. "
+            "Install it: pip install 'parnet-deploy[serve]'."
+        )

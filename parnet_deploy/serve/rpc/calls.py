@@ -18,7 +18,7 @@ from ..protocol.request import InferResponse
 from ..security.limits import Limits
 from ..shells.shell import Shell
 from .documents import Ask
-from .receive import receive
+from .receive import Receiver
 from .refuse import Metadata, abort, details
 
 Unary = Callable[[Any, Any], Awaitable[bytes]]
@@ -46,12 +46,13 @@ class _Caller(NamedTuple):
 class Calls:
     """Makes the handlers' behaviours. They take and give bytes: parsing is ours, so are its errors.
 
-    ``limits``: how long the message of a call may take, how many streams may be open, and how many
-    requests of each may wait for their answers.
+    ``limits``: how long the message of a call may take, how many bytes all of them together may
+    have, how many streams may be open, and how many requests of each may wait for their answers.
     """
 
     def __init__(self, shell: Shell, limits: Limits) -> None:
         self._shell, self._limits = shell, limits
+        self.receiver = Receiver(limits)
 
     def document(self, rpc: str, ask: Ask) -> Unary:
         """Behaviour of an rpc that is answered at once."""
@@ -86,12 +87,13 @@ class Calls:
         at_s, request_id = caller.at_s, caller.id
         metadata: Metadata = (("x-request-id", request_id),)
         try:
-            message = await receive(context, self._limits.message_s)
+            message = await self.receiver.receive(context)
             caller = caller.now()
             at_s = caller.at_s
-            answering = answer(message, caller)
-            del message  # it may be large: whoever decodes it decides when it goes
-            content, response = await answering
+            with self.receiver.keeping(len(message)):
+                answering = answer(message, caller)
+                del message  # it may be large: whoever decodes it decides when it goes
+                content, response = await answering
         except RefusedError as error:
             self._shell.refused("grpc", request_id, rpc, error, at_s, peer=caller.peer)
             await abort(context, error, metadata)
@@ -111,7 +113,16 @@ class Calls:
         more is read while too many wait, so that HTTP/2's flow control holds the client back.
         """
         caller = self._caller(context)
-        context.set_trailing_metadata((("x-request-id", caller.id),))
+        metadata: Metadata = (("x-request-id", caller.id),)
+        try:
+            with self.receiver.stream():
+                context.set_trailing_metadata(metadata)
+                await self._stream(requests, context, caller)
+        except RefusedError as error:
+            self._shell.refused("grpc", caller.id, _STREAM, error, caller.at_s, peer=caller.peer)
+            await abort(context, error, metadata)
+
+    async def _stream(self, requests: Any, context: Any, caller: _Caller) -> None:
         waiting: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
         free = asyncio.Semaphore(self._limits.stream_requests)
         tasks: set[asyncio.Task[bytes]] = set()
@@ -122,6 +133,7 @@ class Calls:
                 free.release()
 
         writer = asyncio.create_task(write())
+        acquired: asyncio.Task[Any] | None = None
         try:
             await free.acquire()
             async for content in requests:
@@ -132,22 +144,24 @@ class Calls:
                 acquired = asyncio.create_task(free.acquire())
                 done, _ = await asyncio.wait({acquired, writer}, return_when="FIRST_COMPLETED")
                 if writer in done:  # it cannot write any more
-                    acquired.cancel()
                     break
             waiting.put_nowait(None)
             await writer
         finally:
             writer.cancel()
+            if acquired is not None:
+                acquired.cancel()
             for task in tasks:
                 task.cancel()
 
     async def _stream_one(self, content: bytes, context: Any, caller: _Caller) -> bytes:
         at_s, request_id = caller.at_s, caller.id
         try:
-            response = await self._shell.infer(
-                decode(content), caller.arrival(context), request_id, caller.traceparent
-            )
-            serialized = encode_in_stream(response)
+            with self.receiver.keeping(len(content)):
+                response = await self._shell.infer(
+                    decode(content), caller.arrival(context), request_id, caller.traceparent
+                )
+                serialized = encode_in_stream(response)
         except RefusedError as error:
             self._shell.refused("grpc", request_id, _STREAM, error, at_s, peer=caller.peer)
             serialized = _stream_refusal(details(error), id_of(content))

@@ -22,7 +22,7 @@ from ..shells.shell import Shell
 from .calls import Calls
 from .documents import DOCUMENTS, OPEN
 from .health import CHECK, check
-from .receive import receive
+from .receive import WINDOW_BYTES, Receiver
 from .refuse import abort, refusing
 
 _UNAUTHENTICATED = RefusedError(
@@ -43,10 +43,12 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(self, shell: Shell, token: Token | None, limits: Limits):
         self._token = token
         calls = Calls(shell, limits)
+        open_calls = Calls(shell, limits)  # those that need no token are bounded by themselves
         self._handlers: dict[str, Any] = {}
         for method in methods():
-            self._handlers[f"/{SERVICE}/{method.name}"] = _handler(calls, method.name)
-        health = _health(shell.service, limits.message_s)
+            its = open_calls if method.name in OPEN else calls
+            self._handlers[f"/{SERVICE}/{method.name}"] = _handler(its, method.name)
+        health = _health(shell.service, open_calls.receiver)
         self._handlers[CHECK] = grpc.stream_unary_rpc_method_handler(health)
         self._open = {CHECK, *(f"/{SERVICE}/{rpc}" for rpc in OPEN)}
         self._refuse = refusing(_UNAUTHENTICATED)
@@ -74,10 +76,10 @@ def _handler(calls: Calls, rpc: str) -> Any:
     return grpc.stream_unary_rpc_method_handler(calls.document(rpc, DOCUMENTS[rpc]))
 
 
-def _health(service: Service, message_s: float) -> Any:
+def _health(service: Service, receiver: Receiver) -> Any:
     async def behavior(requests: Any, context: Any) -> bytes:
         try:
-            return check(service, await receive(context, message_s))
+            return check(service, await receiver.receive(context))
         except RefusedError as error:
             await abort(context, error)
 
@@ -201,6 +203,8 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", limits.head_bytes),
         ("grpc.absolute_max_metadata_size", limits.head_bytes),
         ("grpc.max_concurrent_streams", limits.calls),
+        ("grpc.http2.bdp_probe", 0),  # or what a call may send unasked grows to several MiB
+        ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
         ("grpc.max_allowed_incoming_connections", limits.connections),
         ("grpc.server_handshake_timeout_ms", round(1e3 * limits.head_s)),
         ("grpc.so_reuseport", 0),  # a port in use is an error, not shared

@@ -15,7 +15,9 @@ class Limits:
     """
 
     body_bytes: int = 16 * MIB
-    all_bodies_bytes: int = 256 * MIB  # of all REST requests that are sent or answered just now
+    all_bodies_bytes: int = (
+        256 * MIB
+    )  # of all requests of a wire that are sent or answered just now
     json_bytes: int = 4 * MIB  # the JSON of a request: parsing it holds up all others
     head_bytes: int = 32 * 1024  # request line and headers together
     headers: int = 100
@@ -28,6 +30,7 @@ class Limits:
     linger_s: float = 2.0  # sending on after having been refused
     calls: int = 128  # at once on one gRPC connection; twice what a queue holds by default
     message_s: float = 30.0  # for the message of a gRPC call, from the call's beginning
+    streams: int = 64  # of gRPC over all connections; each may begin a message at any time
     stream_requests: int = 32  # unanswered ones of one gRPC stream
 
     def body_time_s(self, received_bytes: int) -> float:

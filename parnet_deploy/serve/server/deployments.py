@@ -42,6 +42,7 @@ class DeploymentServer(Server):
     ) -> None:
         self.service = InferenceService(models, service_options)
         self._models = tuple(models)
+        self._failed: dict[str, tuple[str, Exception]] = {}  # by name: which digest, and why
         metrics = self.service.metrics
         super().__init__(
             self.service,
@@ -52,10 +53,14 @@ class DeploymentServer(Server):
             tracer=tracer,
         )
 
-    async def reload(self) -> list[str]:
+    async def reload(self, *, again: bool = True) -> list[str]:
         """Take each deployment that was changed on disk into service; names of those.
 
         No request is lost. If one cannot be opened, what was served goes on.
+
+        Args:
+            again: Try also one that could not be opened before and has not changed since; False:
+                what it raised then is raised again.
 
         Raises:
             ParnetDeployError: One cannot be read or opened; those before it were taken.
@@ -64,9 +69,19 @@ class DeploymentServer(Server):
         for name, model in zip(self.service.models, self._models, strict=True):
             digest = await asyncio.to_thread(_digest, model)
             if digest != self.service.model_card(name)["digest"]:
-                await self.service.swap(name)
+                await self._take(name, digest, again=again)
                 changed.append(name)
         return changed
+
+    async def _take(self, name: str, digest: str, *, again: bool) -> None:
+        failed, error = self._failed.pop(name, ("", None))
+        try:
+            if error is not None and failed == digest and not again:
+                raise error.with_traceback(None)  # or it would grow at each look
+            await self.service.swap(name)
+        except Exception as error:
+            self._failed[name] = digest, error
+            raise
 
 
 def service_pages(service: InferenceService) -> dict[str, Page]:

@@ -14,8 +14,9 @@ from .files import raise_file_limit, too_few_files
 from .memory import keep_freed_memory, spare_collector
 from .server import Server
 
-Reload = Callable[[], Awaitable[list[str]]]
-"""Takes what is on disk now into service, if it is another one; the names of what it took."""
+Reload = Callable[[bool], Awaitable[list[str]]]
+"""Takes what is on disk now into service, if it is another one; the names of what it took. Told
+whether somebody asked, or watching did."""
 
 
 def serve_until_stopped(
@@ -104,7 +105,7 @@ class _Process:
             asked = self._changed.is_set()
             self._changed.clear()
             try:
-                taken = await self._reload_models()
+                taken = await self._reload_models(asked)
             except Exception as error:
                 self._tell(error, asked=asked)
             else:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from ...errors import ParnetDeployError
 from ..clock import Clock
 from ..model.decoders import Decoders
 from ..model.documents import DEFAULT_PRIORITY, PRIORITY_LEVELS, model_config, model_metadata
@@ -117,10 +116,8 @@ class Host:
             wanted = ModelOptions(**{**_fields(wanted), "name": name})
             try:
                 new = await self._generation(wanted)
-            except BaseException as error:
+            except BaseException:
                 self._metrics.swapped(name, "failed")
-                if isinstance(error, ParnetDeployError):
-                    _LOG.error("model %s: the new deployment was not taken: %s", name, error)
                 raise
             if self._closed:  # meanwhile: the old one is gone, and nobody would close this one
                 await new.retire(self._clock, 0.0, self._stopped())

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,18 @@ def test_every_arm_has_a_process_of_its_own() -> None:
 def test_the_load_time_is_the_one_that_the_arm_tells() -> None:
     with contest(arm("told", "open_scaled", factor=1.0)) as running:
         assert running.entrants["told"].load_ms == 12.5
+
+
+def test_threads_do_not_spin_unless_somebody_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("TOY", "1")
+    plain = arm("plain", "open_environment")
+    other = replace(plain, name="other", environment={"TOY": None, "OMP_WAIT_POLICY": "ACTIVE"})
+    with contest(plain, other) as running:
+        found = {name: running.entrants[name].facts for name in ("plain", "other")}
+    names = ("OMP_WAIT_POLICY", "TOY")
+    assert [found["plain"].get(name) for name in names] == ["PASSIVE", "1"]
+    assert [found["other"].get(name) for name in names] == ["ACTIVE", None]
 
 
 def test_what_an_arm_prints_does_no_harm(capfd: pytest.CaptureFixture[str]) -> None:

@@ -173,6 +173,17 @@ def test_a_stream_answers_in_order_and_goes_on_after_a_refusal() -> None:
     assert context.trailing["x-parnet-replica"] == "r1"
 
 
+def test_a_message_of_a_stream_over_the_limit_ends_it() -> None:
+    service, context = FakeService(), Context()
+    contents = [request(id="0"), b"x" * (BODY_BYTES + 1), request(id="2")]
+    found = asyncio.run(stream(make_calls(service), contents, context))
+    assert [answer.infer_response.id for answer in found] in ([], ["0"])  # as gRPC itself does it
+    assert service.entered <= 1
+    assert context.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert f"got {BODY_BYTES + 1} bytes, expected at most {BODY_BYTES}" in context.details
+    assert context.trailing["x-parnet-replica"] == "r1"
+
+
 def test_a_stream_without_the_token() -> None:
     context = Context()
     assert asyncio.run(stream(make_calls(token=Token(SECRET)), [request()], context)) == []

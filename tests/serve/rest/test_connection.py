@@ -6,7 +6,9 @@ import asyncio
 import socket
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from parnet_deploy.errors import ServeError
 from parnet_deploy.serve.rest.answer import Answer
 from parnet_deploy.serve.rest.app import Page
 from parnet_deploy.serve.security.limits import Limits
@@ -244,6 +246,7 @@ def test_what_the_connection_refuses_is_counted_and_written_down(
             (record,) = [r for r in caplog.records if hasattr(r, "fields")]
             assert record.fields["what"] == what
             assert record.fields["status"] == kind
+            assert record.fields["peer"] == http.address
             assert record.fields["id"] == reply.headers["x-request-id"]
             assert request_id in (None, reply.headers["x-request-id"])
 
@@ -252,13 +255,15 @@ def test_what_the_connection_refuses_is_counted_and_written_down(
     assert counted == [("rest", kind)]
 
 
-def test_a_connection_too_many_is_counted() -> None:
+def test_a_connection_too_many_is_counted_and_written_down(caplog) -> None:
     counted = []
 
     async def body(server, service):
         async with connected(server) as one, connected(server) as two:
             assert (await one.ask(ALIVE)).status == 200
             assert (await two.reply()).headers["x-request-id"]
+            (record,) = [r for r in caplog.records if hasattr(r, "fields")]
+            assert record.fields["peer"] == two.address
 
     limits = Limits(connections=1)
     serve(body, limits=limits, on_refused=lambda *refused: counted.append(refused))
@@ -312,6 +317,16 @@ def test_http_1_0_is_answered_and_closed() -> None:
             assert await http.ended() == b""
 
     serve(body)
+
+
+def test_a_uvicorn_that_large_bodies_would_hang_in_is_refused(monkeypatch) -> None:
+    monkeypatch.delattr(HttpToolsProtocol, "_start_asgi_task")
+
+    async def body(server, service):
+        pytest.fail("it started")
+
+    with pytest.raises(ServeError, match=r"uvicorn: got .*pip install 'parnet-deploy\[serve\]'"):
+        serve(body)
 
 
 def test_small_answers_do_not_wait_for_acknowledgements() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,11 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parnet_deploy.serve.protocol.refusal import RefusedError
-from parnet_deploy.serve.rest.intake import READ_BYTES, LargeBody
+from parnet_deploy.serve.rest.intake import READ_BYTES, LargeBody, new_scratch
+from parnet_deploy.serve.rest.listener import RestListener
 from parnet_deploy.serve.security.limits import Limits
 from parnet_deploy.serve.security.token import Token
 from tests.serve.wire import (
+    HANG_S,
     INFER,
+    Connection,
     binary_body,
     connected,
     expected,
@@ -33,8 +38,9 @@ def test_the_tensor_behind_the_json_is_aligned(length, header_length, first) -> 
     body = LargeBody(length, min(header_length, length))
     content = np.random.default_rng(length).integers(0, 256, length, np.uint8).tobytes()
     body.add(content[:first])
+    scratch = new_scratch()
     while not body.is_complete:
-        free = body.free()
+        free = body.free(scratch)
         count = min(len(free), 100)
         free[:count] = content[body.filled : body.filled + count]
         body.advance(count)
@@ -191,7 +197,7 @@ def test_what_comes_of_a_dropped_body_is_counted() -> None:
     large.discard()
     for _ in range(2):
         assert not large.is_complete
-        large.advance(len(large.free()))
+        large.advance(len(large.free(new_scratch())))
     assert large.is_complete
 
 
@@ -271,5 +277,63 @@ def test_bodies_of_clients_that_leave_are_not_counted_any_more() -> None:
                 await asyncio.sleep(0)
             await asyncio.sleep(0)
             assert connection.budget.taken == 0
+
+    serve(body)
+
+
+async def echo(scope, receive, send) -> None:
+    """An ASGI application that sends the body back."""
+    content = b""
+    while True:
+        message = await receive()
+        content += message["body"]
+        if not message["more_body"]:
+            break
+    headers = [(b"content-length", b"%d" % len(content))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+def echoed_wrongly(seed: int, bodies: int) -> int:
+    """Serve on an event loop of its own and ask it; answers that are not what was sent."""
+
+    async def ask(port: int, lane: int) -> int:
+        random = np.random.default_rng([seed, lane])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        http, wrong = Connection(reader, writer), 0
+        for _ in range(bodies):
+            content = random.bytes(int(random.integers(1, 50_000)))
+            wrong += (await http.ask("/", content)).body != content
+        http.abort()
+        return wrong
+
+    async def main() -> int:
+        sock = socket.create_server(("127.0.0.1", 0))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener = RestListener(echo, sock)
+        await listener.start()
+        asked = asyncio.gather(*(ask(sock.getsockname()[1], lane) for lane in range(4)))
+        wrong = await asyncio.wait_for(asked, HANG_S)
+        await listener.close()
+        return sum(wrong)
+
+    return asyncio.run(main())
+
+
+def test_servers_on_two_threads_do_not_mix_their_bodies() -> None:
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(echoed_wrongly, range(2), [400, 400])) == [0, 0]
+
+
+def test_servers_read_into_memory_of_their_own() -> None:
+    async def body(server, service):
+        async def other(second, _):
+            buffers = [
+                np.frombuffer(one._rest[0]._make().get_buffer(-1), np.uint8)
+                for one in (server, second)
+            ]
+            assert not np.shares_memory(*buffers)
+
+        await asyncio.to_thread(serve, other)
 
     serve(body)

@@ -168,7 +168,7 @@ def test_infer() -> None:
         response = await call
         assert (response.id, response.model_version) == ("mine", "1")
         np.testing.assert_array_equal(logits_of(response), expected())
-        assert "x-request-id" in dict(await call.trailing_metadata())
+        assert "x-request-id" in dict(tuple(await call.trailing_metadata()))
         arrival = service.arrivals[-1]
         assert (arrival.wire, arrival.left_s) == ("grpc", None)
 
@@ -189,7 +189,7 @@ def test_each_refusal_has_its_code(kind) -> None:
         service.refusal = RefusedError(kind, "what: got x, expected y.", retry_after_s=1.2)
         call = client.call("ModelInfer", infer_request(), metadata=(("x-request-id", "a-1"),))
         assert await refusal(call) == (CODES[kind].grpc, str(service.refusal))
-        metadata = dict(await call.trailing_metadata())
+        metadata = dict(tuple(await call.trailing_metadata()))
         assert metadata["x-request-id"] == "a-1"
         assert metadata.get("retry-after") == ("2" if CODES[kind].retry else None)
 
@@ -430,6 +430,20 @@ def test_a_cancelled_stream_cancels_its_requests() -> None:
     serve(body)
 
 
+def test_a_stream_that_is_cancelled_while_full_leaves_no_task() -> None:
+    async def body(client, service):
+        service.held.clear()
+        call = client.stream(infer_request(id=str(n)) for n in range(5))
+        await service.until(lambda s: s.entered == 2)
+        (waiting,) = (task for task in asyncio.all_tasks() if "acquire" in repr(task.get_coro()))
+        call.cancel()
+        await service.until(lambda s: s.cancelled == 2)
+        await asyncio.wait({waiting})  # or it is there until the end, which is a failure
+        assert waiting.cancelled()
+
+    serve(body, limits=Limits(stream_requests=2))
+
+
 def test_the_standard_health_check() -> None:
     async def body(client, service):
         check = client.channel.unary_unary("/grpc.health.v1.Health/Check")
@@ -477,7 +491,7 @@ def test_while_it_drains_new_connections_are_told_so() -> None:
             assert not (await client.call("ServerReady")).ready
             call = client.call("ModelInfer", infer_request())
             assert await refusal(call) == ("UNAVAILABLE", "server: it is stopping.")
-            assert dict(await call.trailing_metadata())["retry-after"] == "1"
+            assert dict(tuple(await call.trailing_metadata()))["retry-after"] == "1"
         service.drained.set()
         await closing
         with pytest.raises(ConnectionRefusedError):

@@ -150,8 +150,8 @@ def test_an_encrypted_key_is_called_so(folder, tmp_path) -> None:
         serve(lambda server, service: None, tls=changed)
 
 
-def test_connections_that_never_shake_hands_count_too(folder) -> None:
-    counted = []
+def test_connections_that_never_shake_hands_count_too(folder, caplog) -> None:
+    counted, refused = [], []
 
     async def body(server, service):
         (listener,) = server._rest
@@ -160,6 +160,7 @@ def test_connections_that_never_shake_hands_count_too(folder) -> None:
                 await asyncio.sleep(0)
             async with connected(server) as three:
                 assert await three.ended() == b""
+                refused.append(three.address)
             assert len(listener._opening) == 2
             one.abort()
             while len(listener._opening) == 2:
@@ -168,11 +169,14 @@ def test_connections_that_never_shake_hands_count_too(folder) -> None:
                 assert (await http.ask("/v2")).status == 200
                 async with connected(server) as four:
                     assert await four.ended() == b""
+                    refused.append(four.address)
             assert not two.reader.at_eof()
 
     limits = Limits(connections=2)
     serve(body, tls=files(folder), limits=limits, on_refused=lambda *each: counted.append(each))
     assert counted == [("rest", "busy")] * 2
+    busy = [r.fields for r in caplog.records if getattr(r, "fields", {}).get("status") == "busy"]
+    assert [fields["peer"] for fields in busy] == refused
 
 
 def test_a_connection_that_never_shakes_hands_ends(folder) -> None:

@@ -133,8 +133,8 @@ def test_sighup_reloads_and_a_failure_changes_nothing(caplog) -> None:
     outcomes = [DeploymentError("deployment: gone."), ValueError("a bug"), None]
     done = asyncio.Event()
 
-    async def reload() -> list[str]:
-        reloads.append(1)
+    async def reload(asked: bool) -> list[str]:
+        reloads.append(asked)
         done.set()
         outcome = outcomes[len(reloads) - 1]
         if outcome is not None:
@@ -151,7 +151,7 @@ def test_sighup_reloads_and_a_failure_changes_nothing(caplog) -> None:
         stop()
 
     assert Run(scenario, reload=reload).start()
-    assert len(reloads) == 3
+    assert reloads == [True] * 3
     errors = [r.getMessage() for r in ours(caplog) if r.levelname == "ERROR"]
     assert [e.split(";")[0] for e in errors] == ["reload: what was served goes on"] * 2
     assert "deployment: gone." in errors[0]
@@ -161,8 +161,8 @@ def test_watching_reloads_by_itself() -> None:
     reloads = []
     often = asyncio.Event()
 
-    async def reload() -> list[str]:
-        reloads.append(1)
+    async def reload(asked: bool) -> list[str]:
+        reloads.append(asked)
         if len(reloads) == 3:
             often.set()
         return []
@@ -172,13 +172,14 @@ def test_watching_reloads_by_itself() -> None:
         stop()
 
     assert Run(scenario, reload=reload, watch_s=0.001).start()
+    assert not any(reloads)
 
 
 def test_a_failure_that_watching_meets_again_is_told_once(caplog) -> None:
     texts = iter(["gone.", "gone.", "gone.", "broken.", "broken.", "", "broken."])
     over = asyncio.Event()
 
-    async def reload() -> list[str]:
+    async def reload(asked: bool) -> list[str]:
         text = next(texts, None)
         if text is None:
             over.set()
@@ -201,7 +202,7 @@ def test_sighup_tells_a_failure_again_and_that_nothing_has_changed(caplog) -> No
         [DeploymentError("deployment: gone."), DeploymentError("deployment: gone."), None]
     )
 
-    async def reload() -> list[str]:
+    async def reload(asked: bool) -> list[str]:
         outcome = next(outcomes)
         if outcome is not None:
             raise outcome
