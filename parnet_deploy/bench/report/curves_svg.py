@@ -9,7 +9,7 @@ from ...html import Html, join, table, tag
 from ..result import Curve, CurvePoint
 from .axis import Axis, axis_over, figure, percent, tick_text
 from .tables import curve_rows, curve_title
-from .words import ms_text
+from .words import ms_text, shortened
 
 _TOP, _BOTTOM, _HEIGHT = 14, 170, 206
 _LEFT, _RIGHT = 12.0, 94.0
@@ -53,7 +53,14 @@ def _drawing(points: Sequence[CurvePoint], ident: str, title: str) -> Html:
         items += [
             tag("line", class_="whisker", x1=at, x2=at, y1=f"{low:.1f}", y2=f"{high:.1f}"),
             tag("circle", tag("title", about), class_="dot", cx=at, cy=f"{y:.1f}", r="4.5"),
-            tag("text", point["value"], class_="tick", text_anchor="middle", x=at, y=below),
+            tag(
+                "text",
+                shortened(point["value"], 12),
+                class_="tick",
+                text_anchor="middle",
+                x=at,
+                y=below,
+            ),
         ]
     about = ", ".join(f"{p['value']}: {ms_text(p['ms']['value'])}" for p in points)
     return figure(items, ident=ident, title=title, about=f"{about}.", height=_HEIGHT)

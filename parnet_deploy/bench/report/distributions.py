@@ -9,7 +9,7 @@ import numpy as np
 from ...html import Html, join, tag
 from ..result import OURS, BenchReport, Mode, ModeResult
 from .axis import Axis, axis_over, draw_axis, figure, percent
-from .words import arm_title, ms_text, number_text
+from .words import arm_title, ms_text, number_text, shortened
 
 _BINS = 110
 _ROW, _LABEL, _TALL = 62, 20, 32
@@ -81,7 +81,7 @@ def _row(name: str, found: ModeResult, axis: Axis, top: float, kind: str) -> Htm
         *_marks(found, axis, base),
         tag(
             "text",
-            tag("tspan", arm_title(name), class_="strong"),
+            tag("tspan", shortened(arm_title(name)), class_="strong"),
             tag("tspan", f" {_figures(found)}", class_="figures odd"),
             x="0",
             y=y,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,10 +88,22 @@ def dig_map(data: object, *path: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def dig_list(data: object, *path: str) -> list[Any]:
+    """A list among nested mappings; empty where there is none."""
+    found = dig(data, *path)
+    return found if isinstance(found, list) else []
+
+
 def dig_number(data: object, *path: str) -> float | None:
     """A number among nested mappings; None where there is none."""
     found = dig(data, *path)
-    return float(found) if isinstance(found, int | float) else None
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return None
+    try:
+        number = float(found)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def proofs(evidence: Evidence, plan: str) -> list[Proof]:
@@ -98,9 +111,9 @@ def proofs(evidence: Evidence, plan: str) -> list[Proof]:
     fused = dig_map(evidence, "fuse", "proof")
     kinds: list[tuple[str, list[Proof]]] = [
         ("fuse", list(_read_proofs("fuse", [fused.get("float64"), fused.get("float32")]))),
-        ("export", list(_read_proofs("export", dig(evidence, "export", "checks")))),
-        ("build", list(_read_proofs("build", dig(evidence, "build", "made", "checks")))),
-        ("verify", list(_read_proofs("verify", dig(evidence, "verify", "plans", plan)))),
+        ("export", list(_read_proofs("export", dig_list(evidence, "export", "checks")))),
+        ("build", list(_read_proofs("build", dig_list(evidence, "build", "made", "checks")))),
+        ("verify", list(_read_proofs("verify", dig_list(evidence, "verify", "plans", plan)))),
     ]
     found: list[Proof] = []
     for step, every in kinds:
@@ -117,7 +130,7 @@ def proofs(evidence: Evidence, plan: str) -> list[Proof]:
 
 def is_verified(evidence: Evidence, plan: str) -> bool:
     """Whether ``verify`` held this plan against the trained network."""
-    return bool(dig(evidence, "verify", "plans", plan))
+    return bool(dig_list(evidence, "verify", "plans", plan))
 
 
 def precisions(evidence: Evidence, backend: str | None = None) -> dict[str, Mapping[str, Any]]:
@@ -159,16 +172,16 @@ def _read(deployment: Deployment, path: str) -> bytes | None:
         return None
 
 
-def _read_proofs(step: str, checks: object) -> Iterator[Proof]:
-    for check in checks if isinstance(checks, list) else ():
+def _read_proofs(step: str, checks: Sequence[object]) -> Iterator[Proof]:
+    for check in checks:
         error, limit = dig_number(check, "error"), dig_number(check, "tolerance")
         if error is None or limit is None:
             continue
         yield Proof(
             step=step,
-            what=str(check.get("what", "")),
+            what=str(dig(check, "what")),
             error=error,
             limit=limit,
-            passed=check.get("passed") is True,
+            passed=dig(check, "passed") is True,
             top1_equal=dig_number(check, "top1_equal"),
         )

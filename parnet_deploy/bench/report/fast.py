@@ -10,6 +10,7 @@ from .words import arm_title, is_resnet, listed, ms_text, number_text, ours_of_i
 _QUESTION = "How fast is it?"
 _EQUAL = 0.01  # what two arms that are the same may differ by
 _PACED_DIFFERS = 0.05
+_RANDOM = "The ResNet has random weights: time is compared, not accuracy."
 
 
 def how_fast(report: BenchReport) -> Answer:
@@ -40,6 +41,7 @@ def how_fast(report: BenchReport) -> Answer:
             *_more(report, others),
             *_paced(report, mode),
             *_missing(report),
+            *([_RANDOM] if resnets else []),
             *(["Nothing was timed beside it."] if not rivals else []),
         ),
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..result import BenchReport
 from .answer import NextStep
-from .evidence import Evidence, dig, is_verified, own_precision, precisions
+from .evidence import Evidence, dig, dig_list, is_verified, own_precision, precisions
 from .fast import comparisons, main_mode, standing
 from .why import split_shares
 from .words import arm_title
@@ -93,7 +93,7 @@ def _about_precision(
     passed = [
         target
         for target, about in precisions(evidence, report["subject"]["backend"]).items()
-        if all(dig(check, "passed") is True for check in about.get("checks") or ())
+        if all(dig(check, "passed") is True for check in dig_list(about, "checks"))
     ]
     if passed:
         yield NextStep(

@@ -98,7 +98,8 @@ def _time(report: BenchReport, evidence: Evidence) -> Iterator[Html | None]:
     if split is not None:
         yield draw_split(split)
     parts = [] if split is None else split["parts"]
-    yield tag("div", _dag(report, evidence), _table(tables.part_rows(report)), class_="beside")
+    beside = [_dag(report, evidence), _table(tables.part_rows(report))]
+    yield tag("div", *beside, class_="beside") if any(beside) else None
     if timeline is not None:
         yield tag("h3", "Streams over time")
         yield draw_summary(timeline)

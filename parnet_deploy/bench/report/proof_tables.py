@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..result import BenchReport
-from .evidence import Evidence, dig, dig_map, dig_number, precisions, proofs, scores
+from .evidence import Evidence, dig, dig_list, dig_map, dig_number, precisions, proofs, scores
 from .tables import UNKNOWN, Rows
 from .words import error_text, exact_share_text, number_text, share_text
 
@@ -64,14 +64,14 @@ def layer_rows(evidence: Evidence) -> Rows:
     """How many layers each precision has, and what else calibrate found."""
     rows = []
     for target, about in precisions(evidence).items():
-        layers = dig(about, "layers")
-        kept = [row for row in layers if dig(row, "precision") == "fp32"] if layers else []
+        layers = dig_list(about, "layers")
+        kept = [row for row in layers if dig(row, "precision") == "fp32"]
         low = dig_number(about, "low_share")
         before, after = (dig_number(about, f"bytes_{when}") for when in ("before", "after"))
         rows.append(
             (
                 target,
-                f"{len(layers or ()) - len(kept)} of {len(layers or ())}",
+                f"{len(layers) - len(kept)} of {len(layers)}",
                 UNKNOWN if low is None else share_text(low),
                 f"{after / before:.2f}" if before and after else UNKNOWN,
                 _time(dig_map(about, "latency", "ratio")),
@@ -87,7 +87,7 @@ def layer_rows(evidence: Evidence) -> Rows:
 
 def placement_rows(evidence: Evidence) -> Rows:
     """The placements that build measured."""
-    candidates = dig(evidence, "build", "measured", "candidates") or []
+    candidates = dig_list(evidence, "build", "measured", "candidates")
     rows = []
     for candidate in candidates:
         median, ratio = dig_number(candidate, "median_ms"), dig_map(candidate, "ratio")
@@ -119,7 +119,7 @@ def _decibel(score: Mapping[str, Any]) -> str:
 
 
 def _gates(about: Mapping[str, Any]) -> str:
-    checks = dig(about, "checks") or []
+    checks = dig_list(about, "checks")
     failed = sum(dig(check, "passed") is not True for check in checks)
     return f"{failed} FAILED" if failed else f"{len(checks)} passed"
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from ..result import OURS, BenchReport, Check
 from .answer import Answer
-from .evidence import Evidence, Proof, dig_number, is_verified, own_precision, proofs, scores
+from .evidence import (
+    Evidence,
+    Proof,
+    dig,
+    dig_list,
+    dig_number,
+    is_verified,
+    own_precision,
+    proofs,
+    scores,
+)
 from .words import arm_title, error_text, exact_share_text, listed
 
 _QUESTION = "Is it right?"
@@ -110,8 +120,8 @@ def _lower_precision(report: BenchReport, evidence: Evidence) -> Answer:
             more=(canary,),
         )
     name, score = next(iter(every.items()))
-    gates = own.get("checks")
-    failed = [str(g.get("text")) for g in gates or () if g.get("passed") is not True]
+    gates = dig_list(own, "checks")
+    failed = [str(dig(gate, "text")) for gate in gates if dig(gate, "passed") is not True]
     if failed:
         return Answer(
             question=_QUESTION,

@@ -38,9 +38,11 @@ def points_of(parts: Sequence[PartTime]) -> list[Point]:
 
 def draw_roofline(roofline: Roofline, parts: Sequence[PartTime]) -> Html:
     """Both axes logarithmic. Parts are numbered as in the table of parts, from 1."""
+    peak, bandwidth = roofline["peak_gflops"], roofline["bandwidth_gbs"]
+    if min(peak, bandwidth, roofline["intensity"], roofline["gflops"]) <= 0:
+        return Html("")  # no logarithm shows it
     points = points_of(parts)
     numbers = {part["part"]: i + 1 for i, part in enumerate(parts)}
-    peak, bandwidth = roofline["peak_gflops"], roofline["bandwidth_gbs"]
     ridge = peak / bandwidth
     whole = Point(name="network", intensity=roofline["intensity"], gflops=roofline["gflops"])
     every = [whole, *points]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...html import Html, join, tag
-from .evidence import dig, dig_map, dig_number
+from .evidence import dig, dig_list, dig_map, dig_number
 from .tables import UNKNOWN, Rows
 from .words import ms_text
 
@@ -25,7 +25,7 @@ def overlap_text(timeline: Mapping[str, Any]) -> str:
     overlap, wall = dig_number(timeline, "overlap"), dig_number(timeline, "wall_us")
     if overlap is None or wall is None:
         return "no overlap is known."
-    path = " to ".join(str(dig(row, "name")) for row in dig(timeline, "critical") or ())
+    path = " to ".join(str(dig(row, "name")) for row in dig_list(timeline, "critical"))
     return (
         f"{ms_text(wall / 1000)} for a call in which {overlap:.2f} things went on at a time; "
         f"critical path: {path or UNKNOWN}."
@@ -36,7 +36,7 @@ def lane_rows(timeline: Mapping[str, Any]) -> Rows:
     """Where the time of each lane went."""
     kinds = ("engines", "copies", "waiting", "launching", "done")
     rows = []
-    for lane in dig(timeline, "lanes") or ():
+    for lane in dig_list(timeline, "lanes"):
         times = [dig_number(lane, f"{kind}_us") for kind in kinds]
         gap = dig_map(lane, "longest_gap")
         rows.append(

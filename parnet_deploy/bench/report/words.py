@@ -114,6 +114,11 @@ def _ratio(value: float) -> str:
     return f"{value:.3f}" if value < 0.095 else f"{value:.2f}" if value < 9.95 else f"{value:.0f}"
 
 
+def shortened(text: str, most: int = 36) -> str:
+    """The end of a long text, which tells paths apart."""
+    return text if len(text) <= most else f"\N{HORIZONTAL ELLIPSIS}{text[1 - most :]}"
+
+
 def listed(items: Iterable[str]) -> str:
     """``a, b and c``."""
     found = list(items)
