@@ -51,11 +51,22 @@ def draw(
     every += [(tables.part_rows(report),), *((tables.curve_rows(c),) for c in report["curves"])]
     for choices in every:
         items += ["", FittingTable(*choices)] if choices[0].rows else []
+    notes = [(name, arm["note"]) for name, arm in report["arms"].items()]
+    items.append(render.facts([("machine", machine_text(report["environment"])), *notes]))
     warnings = [f"{name} was left out: {why}" for name, why in report["left_out"].items()]
     items += [*([""] if warnings else []), *render.lines("!", "warn", warnings)]
     steps = [(step.command, step.why) for step in verdict.steps]
     steps += [] if page is None else [(str(page), "the whole report, for a browser")]
     return [*items, "", *_next(steps)]
+
+
+def machine_text(environment: Mapping[str, Any]) -> str:
+    """The machine in one line."""
+    packages = environment["packages"]
+    versions = ", ".join(f"{name} {packages[name]}" for name in sorted(packages))
+    load = environment["load_average"]
+    busy = f", load {load[0]}" if load else ""
+    return f"{environment['cpu']}, {environment['cores_usable']} cores{busy}; {versions}"
 
 
 def _heading(report: BenchReport) -> Text:
