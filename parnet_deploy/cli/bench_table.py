@@ -51,7 +51,7 @@ def draw(
     every += [(tables.part_rows(report),), *((tables.curve_rows(c),) for c in report["curves"])]
     for choices in every:
         items += ["", FittingTable(*choices)] if choices[0].rows else []
-    notes = [(name, arm["note"]) for name, arm in report["arms"].items()]
+    notes = [(name, arm["note"]) for name, arm in tables.ours_first(report).items()]
     items.append(render.facts([("machine", machine_text(report["environment"])), *notes]))
     warnings = [f"{name} was left out: {why}" for name, why in report["left_out"].items()]
     items += [*([""] if warnings else []), *render.lines("!", "warn", warnings)]

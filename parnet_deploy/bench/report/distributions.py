@@ -9,6 +9,7 @@ import numpy as np
 from ...html import Html, join, tag
 from ..result import OURS, BenchReport, Mode, ModeResult
 from .axis import Axis, axis_over, draw_axis, figure, percent
+from .tables import ours_first
 from .words import arm_title, ms_text, number_text, shortened
 
 _BINS = 110
@@ -41,7 +42,7 @@ def _high(samples: Sequence[float]) -> float:
 
 
 def _mode(report: BenchReport, mode: str, axis: Axis) -> Html:
-    arms = {n: a["modes"][_as(mode)] for n, a in report["arms"].items() if mode in a["modes"]}
+    arms = {n: a["modes"][_as(mode)] for n, a in ours_first(report).items() if mode in a["modes"]}
     bottom = _ROW * len(arms)
     rows = [
         _row(name, found, axis, _ROW * i, _kind(report, name))

@@ -24,18 +24,18 @@ def how_fast(report: BenchReport) -> Answer:
     mode = main_mode(report)
     rivals = comparisons(report, mode)
     resnets = {name: ratio for name, ratio in rivals.items() if is_resnet(name)}
-    slower = {name: ratio for name, ratio in rivals.items() if standing(ratio) == "slower"}
-    lead = {**resnets, **slower}
+    stands = {name: standing(ratio) for name, ratio in rivals.items()}
+    lead = {**resnets, **{n: r for n, r in rivals.items() if stands[n] != "faster"}}
     others = {name: ratio for name, ratio in rivals.items() if name not in lead}
-    faster = [name for name in others if standing(others[name]) == "faster"]
-    if not lead and faster:  # the nearest rival is the one that matters
-        nearest = max(faster, key=lambda name: others[name]["value"])
+    if others and not lead:  # the nearest rival is the one that matters
+        nearest = max(others, key=lambda name: others[name]["value"])
         lead = {nearest: others.pop(nearest)}
     said = " ".join(f"{compare_text(name, ratio)}." for name, ratio in lead.items())
-    mood: Mood = "bad" if slower else "good" if rivals else "none"
+    found = set(stands.values())
+    mood: Mood = "bad" if "slower" in found else "care" if "as fast" in found else "good"
     return Answer(
         question=_QUESTION,
-        mood=mood,
+        mood=mood if rivals else "none",
         text=f"{call_text(report, mode)} {said}".strip(),
         more=(
             *_more(report, others),
@@ -110,6 +110,10 @@ def _paced(report: BenchReport, mode: Mode) -> list[str]:
     modes, rate = report["arms"][OURS]["modes"], report["rate_hz"]
     if mode == "paced" or "paced" not in modes or rate is None:
         return []
+    late = modes["paced"].get("late", 0)
+    if late:
+        times = "call was" if late == 1 else "calls were"
+        return [f"At {rate:g} calls a second {late} {times} due while one still ran."]
     paced, busy = (modes[name]["quantiles_ms"]["p50"] for name in ("paced", mode))
     if paced is None or busy is None or abs(paced["value"] / busy["value"] - 1) < _PACED_DIFFERS:
         return [f"The same at {rate:g} calls a second."] if paced and busy else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..result import OURS, QUANTILE_NAMES, BenchReport, Curve, ModeResult
+from ..result import OURS, QUANTILE_NAMES, ArmResult, BenchReport, Curve, ModeResult
 from ..statistics import samples_needed
 from .why import split_shares
 from .words import (
@@ -22,6 +22,8 @@ from .words import (
 )
 
 UNKNOWN = "not known"
+"""What stands where a figure should."""
+
 _CURVES = {
     "batch": "Batch: time for all images of a call",
     "threads": "Cores for the engines",
@@ -40,6 +42,12 @@ class Rows:
     numbers: tuple[int, ...] = ()
 
 
+def ours_first(report: BenchReport) -> dict[str, ArmResult]:
+    """The arms, ours before all others: a file may have them in another order."""
+    arms = report["arms"]
+    return {name: arms[name] for name in (OURS, *(name for name in arms if name != OURS))}
+
+
 def latency_rows(report: BenchReport, mode: str, *, brief: bool = False) -> Rows:
     """Quantiles, and how ours stands to each arm, in one mode.
 
@@ -48,7 +56,8 @@ def latency_rows(report: BenchReport, mode: str, *, brief: bool = False) -> Rows
         mode: saturated or paced.
         brief: Without the intervals of the quantiles.
     """
-    timed = {n: a["modes"][mode] for n, a in report["arms"].items() if mode in a["modes"]}
+    timed = {n: a["modes"][mode] for n, a in ours_first(report).items() if mode in a["modes"]}
+    late = [f.get("late", 0) for f in timed.values()]
     told = [name for name in QUANTILE_NAMES if any(_tells(f, name) for f in timed.values())]
     untold = [f"{n} needs {samples_needed(n)} calls" for n in QUANTILE_NAMES if n not in told]
     rows = [
@@ -57,16 +66,19 @@ def latency_rows(report: BenchReport, mode: str, *, brief: bool = False) -> Rows
             *(quantile_text(found, quantile, brief=brief) for quantile in told),
             "" if name == OURS else ratio_text(ours_of_it(found["ratio_to_ours"])),
             str(len(found["samples_ms"])),
+            *([str(missed)] if any(late) else []),
         )
-        for name, found in timed.items()
+        for (name, found), missed in zip(timed.items(), late, strict=True)
     ]
     pace = f" at {report['rate_hz']:g} calls a second" if mode == "paced" else ""
     caption = f"Milliseconds of a call, {mode}{pace}; intervals of 95 %"
+    if any(late):
+        untold.append("late: due while the call before still ran, and left out")
     return Rows(
         caption="; ".join((caption, *untold)),
-        heads=("arm", *told, "ours / it", "calls"),
+        heads=("arm", *told, "ours / it", "calls", *(["late"] if any(late) else [])),
         rows=tuple(rows),
-        numbers=tuple(range(1, len(told) + 3)),
+        numbers=tuple(range(1, len(told) + 4)),
     )
 
 
@@ -93,7 +105,7 @@ def cost_rows(report: BenchReport) -> Rows:
             _or_unknown(arm["memory_mib"], mib_text),
             _or_unknown(arm["model_mib"], mib_text),
         )
-        for name, arm in report["arms"].items()
+        for name, arm in ours_first(report).items()
     ]
     return Rows(
         caption="Once per process: importing, opening, the first call; memory of the process with "
@@ -114,7 +126,7 @@ def arm_rows(report: BenchReport) -> Rows:
             _or_unknown(arm["macs"], count_text),
             arm["note"],
         )
-        for name, arm in report["arms"].items()
+        for name, arm in ours_first(report).items()
     ]
     return Rows(
         caption="What was timed; multiply-accumulates (MACs) are of one image",
@@ -134,7 +146,7 @@ def check_rows(report: BenchReport) -> Rows:
             error_text(arm["check"]["limit"]),
             "passed" if arm["check"]["passed"] else "FAILED",
         )
-        for name, arm in report["arms"].items()
+        for name, arm in ours_first(report).items()
     ]
     return Rows(
         caption="The output of every arm, before anything was timed",

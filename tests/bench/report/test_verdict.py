@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from parnet_deploy.bench.report.fast import standing
+from parnet_deploy.bench.report.tables import cost_rows, latency_rows
 from parnet_deploy.bench.report.verdict import conclude, verdict
 from parnet_deploy.bench.result import OURS, Interval
 from tests.bench.report.samples import (
@@ -144,6 +145,33 @@ def test_the_nearest_rival_leads_where_no_resnet_is() -> None:
     found = conclude(make_report(rivals={"torch": 145.0, "onnxruntime": 59.6}), make_evidence())
     assert "Faster than unfused ONNX Runtime: 0.90" in found.fast.text
     assert found.fast.mood == "good"
+
+
+def test_a_rival_that_is_as_fast_is_not_hidden_behind_one_that_is_slower() -> None:
+    found = conclude(make_report(rivals={"torch": 145.0, "onnxruntime": 53.7})).fast
+    assert found.mood == "care"
+    assert "As fast as unfused ONNX Runtime: 1.00 (" in found.text
+    assert "eager PyTorch" not in found.text
+    assert "of eager PyTorch" in found.more[0]
+
+
+def test_calls_that_come_too_fast_are_told() -> None:
+    report = make_report()
+    report["arms"][OURS]["modes"]["paced"]["late"] = 7
+    found = conclude(report).fast
+    assert "At 30 calls a second 7 calls were due while one still ran." in found.more
+    rows = latency_rows(report, "paced")
+    assert rows.heads[-1] == "late"
+    assert [row[-1] for row in rows.rows] == ["7", "0", "0", "0"]
+    assert "late" not in latency_rows(report, "saturated").heads
+
+
+def test_ours_stands_first_in_every_order() -> None:
+    report = make_report()
+    report["arms"] = dict(sorted(report["arms"].items()))
+    assert next(iter(report["arms"])) != OURS
+    assert latency_rows(report, "paced").rows[0][0] == OURS
+    assert cost_rows(report).rows[0][0] == OURS
 
 
 def test_no_difference_is_no_victory() -> None:
