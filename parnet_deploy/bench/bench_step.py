@@ -20,7 +20,10 @@ from .arm_results import Turns, arm_result
 from .arms.arm import ArmSpec
 from .arms.table import arm_spec, find_arm
 from .contest.contest import RATE_HZ, Contest
-from .result import BENCH_REPORT, OURS, SCHEMA, BenchReport, Mode, Noise, Subject
+from .report.evidence import gather
+from .report.page import draw_report
+from .report.verdict import verdict
+from .result import BENCH_PAGE, BENCH_REPORT, OURS, SCHEMA, BenchReport, Mode, Noise, Subject
 
 MODES: Mapping[str, tuple[Mode, ...]] = {
     "saturated": ("saturated",),
@@ -131,8 +134,12 @@ def bench_to_deployment(
         "timeline": None if timeline is None else dict(timeline),
         "verdict": [],
     }
+    evidence = gather(deployment, subject["plan"])
+    report["verdict"] = verdict(report, evidence)
+    page = draw_report(report, evidence)
     with Deployment.edit(directory) as txn:
         write_report(txn.stage(BENCH_REPORT), report)
+        txn.stage(BENCH_PAGE).write_text(page, encoding="utf-8")
         made_from = {f"build:{subject['plan']}"}
         txn.finish_step("bench", key=step_key(digest=deployment.digest), made_from=made_from)
     return StepResult(path=directory, skipped=False, report=report)

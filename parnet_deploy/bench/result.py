@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 
 SCHEMA = 2
 BENCH_REPORT = "reports/bench.json"
+BENCH_PAGE = "reports/bench.html"
 OURS = "parnet-deploy"
 YARDSTICK = "yardstick"
 
