@@ -24,6 +24,7 @@ from .report.evidence import gather
 from .report.page import draw_report
 from .report.verdict import verdict
 from .result import BENCH_PAGE, BENCH_REPORT, OURS, SCHEMA, BenchReport, Mode, Noise, Subject
+from .split.explain import explain
 
 MODES: Mapping[str, tuple[Mode, ...]] = {
     "saturated": ("saturated",),
@@ -97,6 +98,7 @@ def bench_to_deployment(
     with Runtime.open(directory, plan=options.plan, backend=options.backend) as runtime:
         about = runtime.describe()
     subject = _subject(deployment, about, (options.batch, *image.shape[2:]))
+    threads = about["facts"].get("cores") or usable_cores()
     specs = [
         arm_spec(
             name,
@@ -105,7 +107,7 @@ def bench_to_deployment(
             batch=options.batch,
             size=(image.shape[2], image.shape[3]),
             classes=subject["classes"],
-            threads=about["facts"].get("cores") or usable_cores(),
+            threads=threads,
         )
         for name in dict.fromkeys((OURS, *options.vs))
     ]
@@ -117,6 +119,9 @@ def bench_to_deployment(
         for mode in MODES[options.mode]:
             samples = contest.rounds(mode, options.rounds, budget_s, options.rate_hz)
             turns[mode] = Turns(samples_ms=samples, calls=contest.calls, late=contest.late)
+    split, roofline, unexplained = explain(
+        directory, subject, image, threads=threads, on_stage=on_stage
+    )
     on_stage("computing intervals")
     report: BenchReport = {
         "schema": SCHEMA,
@@ -126,10 +131,10 @@ def bench_to_deployment(
         "rounds": {mode: found.rounds for mode, found in turns.items()},
         "rate_hz": options.rate_hz if "paced" in turns else None,
         "arms": {name: arm_result(arm, turns) for name, arm in contest.entrants.items()},
-        "left_out": contest.left_out,
+        "left_out": contest.left_out | unexplained,
         "noise": _noise(next(iter(turns.values())).samples_ms[OURS], environment),
-        "split": None,
-        "roofline": None,
+        "split": split,
+        "roofline": roofline,
         "curves": [],
         "timeline": None if timeline is None else dict(timeline),
         "verdict": [],

@@ -14,6 +14,8 @@ from .words import number_text, size_text
 
 _FOLDER = re.compile(r"(?<!\S)/(?:[^\s/,]+/)+")
 
+_NO_RIVALS = (OURS, YARDSTICK, "split", "roofline")
+
 
 def environment_rows(environment: Mapping[str, Any]) -> Rows:
     """The machine, as it was described; what is not known is left out."""
@@ -94,7 +96,7 @@ def commands(report: BenchReport, evidence: Evidence) -> list[str]:
     path = dig(evidence, "manifest", "source", "path")
     name = shlex.quote(subject["name"])
     source = shlex.quote(without_folders(str(path or "model.pt")))
-    names = [n for n in (*report["arms"], *report["left_out"]) if n not in (OURS, YARDSTICK)]
+    names = [n for n in (*report["arms"], *report["left_out"]) if n not in _NO_RIVALS]
     mode = "both" if len(report["rounds"]) > 1 else next(iter(report["rounds"]), "both")
     precision = "" if subject["precision"] == "fp32" else f" --precision {subject['precision']}"
     bench = f"parnet-deploy bench {name} --plan {shlex.quote(subject['plan'])}"

@@ -22,7 +22,7 @@ from ...plan import Plan
 from ...preprocess import Preprocessing, load_image
 from ...runtime.choose import PlanFiles, read_plan
 from ...runtime.session import Runtime
-from ...spec import IMAGE, ModelSpec
+from ...spec import IMAGE, LOGITS, ModelSpec
 from ..result import PartTime, Split, SplitRow
 from ..timeline import Call, read_timeline
 
@@ -31,6 +31,8 @@ WARM_UP, CALLS = 3, 21
 PHOTO = (640, 480)  # width, height of the JPEG that is prepared, as of a common camera
 STAGES = {"stem": "stems", "stream": "streams", "fusion": "fusion", "head": "head"}
 _ORDER = ("copy in", "stems", "streams", "wait", "fusion", "head", "copy out")
+
+_COPIES = {f"{IMAGE} in": "copy in", f"{LOGITS} out": "copy out"}  # others: a lane waits for them
 
 PartTimes = Mapping[str, float]
 
@@ -117,7 +119,7 @@ def split_rows(measured: Measured, plan: Plan) -> list[SplitRow]:
         for span in measured.call.critical:
             spent_ms = span.duration_us / 1e3
             if span.kind != "engine":
-                times["copy in" if span.name == IMAGE else "copy out"] += spent_ms
+                times[_COPIES.get(span.name, "wait")] += spent_ms
                 continue
             shares = shares_of(segments[span.name], measured.engines.get(span.name, {}))
             unknown += spent_ms * (1 - sum(shares.values()))
@@ -275,7 +277,7 @@ def _how(stage: str, spent_ms: float, measured: Measured) -> str:
     if stage in ("copy in", "copy out") and not spent_ms:
         return "none: read and written in place"
     if stage == "wait":
-        return "none: one engine after another" if measured.call is None else "lanes and launches"
+        return "none: one engine after another" if measured.call is None else "for other lanes, launches, and copies between devices"
     return "profiled" if measured.call is None else "on the critical path"
 
 
