@@ -277,7 +277,8 @@ def _how(stage: str, spent_ms: float, measured: Measured) -> str:
     if stage in ("copy in", "copy out") and not spent_ms:
         return "none: read and written in place"
     if stage == "wait":
-        return "none: one engine after another" if measured.call is None else "for other lanes, launches, and copies between devices"
+        alone = measured.call is None
+        return "none: one engine" if alone else "other lanes, launches, copies between devices"
     return "profiled" if measured.call is None else "on the critical path"
 
 
