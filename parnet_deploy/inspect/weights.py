@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from math import prod
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..deployment import Deployment
 from ..errors import DeploymentCorruptError
+from ..spec import ModelSpec
 
 FUSED = "fused.safetensors"
 _LENGTH_BYTES = 8
@@ -30,7 +32,7 @@ class BlockChange:
     """One block whose weights differ. A hash is None where the block is not there.
 
     ``change`` is the largest difference, divided by the largest weight of the first; None if the
-    block has not the same tensors in both.
+    block has not the same tensors in both, or a weight is not finite.
     """
 
     block: str
@@ -44,23 +46,21 @@ class BlockChange:
 
 
 def compare_weights(first: Deployment, second: Deployment) -> list[BlockChange]:
-    """Blocks whose fused weights differ, in the order of the first network.
+    """Blocks whose fused weights differ, in the order of the network; other tensors come last.
 
     Raises:
         DeploymentError: A deployment has no fused weights, or they are not what was written.
     """
-    blocks = [_by_block(read_weights(deployment)) for deployment in (first, second)]
-    hashes = [{name: _hash(found) for name, found in side.items()} for side in blocks]
-    order = [*(block.name for block in first.spec.blocks), *(b.name for b in second.spec.blocks)]
-    names = sorted({**blocks[0], **blocks[1]}, key=lambda name: (_rank(order, name), name))
+    sides = [_by_block(read_weights(one), one.spec) for one in (first, second)]
+    hashes = [{name: _hash(found) for name, found in side.items()} for side in sides]
     return [
         BlockChange(
             block=name,
             before=hashes[0].get(name),
             after=hashes[1].get(name),
-            change=_change(blocks[0].get(name), blocks[1].get(name)),
+            change=_change(sides[0].get(name), sides[1].get(name)),
         )
-        for name in names
+        for name in dict.fromkeys(_order(first.spec) + _order(second.spec) + [*sides[0], *sides[1]])
         if hashes[0].get(name) != hashes[1].get(name)
     ]
 
@@ -97,13 +97,20 @@ def _tensors(data: bytes) -> Iterator[tuple[str, NDArray[np.float32]]]:
         yield name, np.frombuffer(body, dtype="<f4").reshape(shape)
 
 
-def _by_block(weights: Weights) -> dict[str, dict[str, NDArray[np.float32]]]:
-    """Tensors are named ``<block>.<field>``."""
+def _by_block(weights: Weights, spec: ModelSpec) -> dict[str, dict[str, NDArray[np.float32]]]:
+    """Tensors are named ``<block>.<field>``, and a field's name may have dots too."""
+    blocks = set(_order(spec))
     found: dict[str, dict[str, NDArray[np.float32]]] = {}
     for name, tensor in sorted(weights.items()):
-        block, _, field = name.rpartition(".")
-        found.setdefault(block, {})[field] = tensor
+        words = name.split(".")
+        starts = (".".join(words[:count]) for count in range(1, len(words)))
+        block = next((start for start in starts if start in blocks), ".".join(words[:-1]))
+        found.setdefault(block, {})[name.removeprefix(f"{block}.")] = tensor
     return found
+
+
+def _order(spec: ModelSpec) -> list[str]:
+    return [block.name for block in spec.blocks]
 
 
 def _hash(tensors: Weights) -> str:
@@ -115,20 +122,18 @@ def _hash(tensors: Weights) -> str:
     return digest.hexdigest()
 
 
-def _rank(order: list[str], block: str) -> int:
-    """Position of a block in the network; what is not one of its blocks (the head) comes last."""
-    return next((i for i, name in enumerate(order) if block == name), len(order))
-
-
 def _change(first: Weights | None, second: Weights | None) -> float | None:
     if first is None or second is None or _shapes(first) != _shapes(second):
         return None
-    largest = max((float(np.abs(tensor).max(initial=0)) for tensor in first.values()), default=0.0)
-    apart = max(
-        float(np.abs(tensor.astype(np.float64) - second[name]).max(initial=0))
-        for name, tensor in first.items()
-    )
-    return apart / largest if largest > 0 else apart
+    largest = max(_largest(tensor) for tensor in first.values())
+    with np.errstate(invalid="ignore"):  # Inf - Inf
+        apart = max(_largest(tensor.astype(np.float64) - second[k]) for k, tensor in first.items())
+    change = apart / largest if largest > 0 else apart
+    return change if math.isfinite(change) else None
+
+
+def _largest(values: NDArray[Any]) -> float:
+    return float(np.abs(values).max(initial=0))
 
 
 def _shapes(tensors: Weights) -> dict[str, tuple[int, ...]]:
