@@ -57,29 +57,32 @@ def _placement(plan: Mapping[str, Any]) -> str:
 
 def draw_engines(spec: ModelSpec, plans: Mapping[str, PlanEngines]) -> list[RenderableType]:
     """The engines of every plan by device; what TensorRT made of them where it told."""
-    if not plans:
-        return []
     every = tuple(part.name for part in spec.parts)
-    told = any(engine.layers for plan in plans.values() for engine in plan.engines)
-    more = ("layers by precision~",) if told else ()
-    found = render.table("plan~", "device", "engine", "parts~", *more, ">size", "sha256")
+    drawn: list[RenderableType] = []
     for key, plan in plans.items():
-        for i, engine in enumerate(plan.engines):
-            new = i == 0 or engine.device != plan.engines[i - 1].device
-            found.add_row(
-                "" if i else key,
-                _device(plan, engine) if new else "",
-                Text(render.printable(engine.segment)),
-                "all" if engine.parts == every else Text(render.printable(" ".join(engine.parts))),
-                *((_layers(engine),) if told else ()),
-                _UNKNOWN if engine.bytes is None else render.bytes_text(engine.bytes),
-                _UNKNOWN if engine.sha256 is None else engine.sha256[:8],
-            )
-        if plan.error is not None:
-            found.add_row(key, Text(render.FAILED, style="bad"), _UNKNOWN)
-        found.add_section()
-    errors = [f"{key}: {plan.error}" for key, plan in plans.items() if plan.error is not None]
-    return [render.spaced(found), *([""] if errors else []), *render.lines("!", "warn", errors)]
+        title = Text("engines of ", style="key").append(render.printable(key), style="bold")
+        drawn += ["", render.unfolded(title)]
+        if plan.error is None:
+            drawn.append(_engines(plan, every))
+        else:
+            drawn += render.lines(render.FAILED, "bad", [plan.error])
+    return drawn
+
+
+def _engines(plan: PlanEngines, every: tuple[str, ...]) -> RenderableType:
+    more = ("layers by precision~",) if any(engine.layers for engine in plan.engines) else ()
+    found = render.table("device", "engine", "parts~", *more, ">size", "sha256")
+    for i, engine in enumerate(plan.engines):
+        new = i == 0 or engine.device != plan.engines[i - 1].device
+        found.add_row(
+            _device(plan, engine) if new else "",
+            Text(render.printable(engine.segment)),
+            "all" if engine.parts == every else Text(render.printable(", ".join(engine.parts))),
+            *((_layers(engine),) if more else ()),
+            _UNKNOWN if engine.bytes is None else render.bytes_text(engine.bytes),
+            _UNKNOWN if engine.sha256 is None else engine.sha256[:8],
+        )
+    return found
 
 
 def _device(plan: PlanEngines, engine: Engine) -> str:
@@ -92,7 +95,8 @@ def _device(plan: PlanEngines, engine: Engine) -> str:
 
 
 def _layers(engine: Engine) -> str:
-    return ", ".join(f"{name} {count}" for name, count in (engine.layers or {}).items())
+    counts = (f"{count} {name}" for name, count in (engine.layers or {}).items())
+    return render.printable(", ".join(counts))
 
 
 def draw_precision(
