@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from . import render
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ..inspect.diff import Difference
 
 SHOWN = 10  # of each group, unless all are asked for
-_CUT = 60  # characters of a value
+_NAME, _CUT = 44, 60  # characters of a name, after which it wraps, and of a value
 _MARKS = {"added": ("+", "ok"), "removed": ("-", "bad"), "changed": ("~", "warn")}
 _HASHED = ("files", "weights")
 
@@ -96,7 +97,10 @@ def _draw(found: Sequence[Difference], *, whole: bool) -> Iterator[RenderableTyp
     for group in dict.fromkeys(difference.group for difference in found):
         mine = [difference for difference in found if difference.group == group]
         shown = mine if whole else mine[:SHOWN]
-        grid = render.marked_grid()
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold", max_width=_NAME)
+        grid.add_column(overflow="fold")
         for difference in shown:
             grid.add_row(
                 Text(*_MARKS[difference.change]),
@@ -113,13 +117,22 @@ def _values(difference: Difference) -> str:
     """Before and after, hashes cut short; of what has fields only those that differ."""
     before, after = difference.before, difference.after
     if isinstance(before, dict) and isinstance(after, dict):
-        names = [n for n in dict.fromkeys((*before, *after)) if before.get(n) != after.get(n)]
-        return ", ".join(f"{name} {_change(before.get(name), after.get(name))}" for name in names)
+        return ", ".join(_fields(before, after))
     short = _hash if difference.group in _HASHED else _short
     if difference.change != "changed":
         return short(after if difference.change == "added" else before)
     text = _change(before, after, short)
     return text if difference.detail is None else f"{text}, {difference.detail}"
+
+
+def _fields(before: Mapping[str, Any], after: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Each field that differs, those of fields too, with both of its values."""
+    for name in dict.fromkeys((*before, *after)):
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _fields(old, new, f"{above}{name}.")
+        elif old != new:
+            yield f"{above}{name} {_change(old, new)}"
 
 
 def _change(before: Any, after: Any, short: Callable[[Any], str] | None = None) -> str:
@@ -135,9 +148,15 @@ def _hash(value: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    """A value on one line: numbers with three digits that count, hashes and lists cut."""
+    """A value on one line: numbers with three digits that count, hashes and long texts cut.
+
+    Of a record its plain fields that say something.
+    """
     if isinstance(value, float):
         return f"{value:.3g}"
+    if isinstance(value, dict):
+        plain = {k: v for k, v in value.items() if v is not None and not isinstance(v, dict)}
+        return ", ".join(f"{name} {_short(found)}" for name, found in plain.items()) or "nothing"
     text = value if isinstance(value, str) else json.dumps(value)
     if len(text) == 64 and set(text) <= set("0123456789abcdef"):
         return text[:8]

@@ -165,13 +165,20 @@ def _precision(deployment: Deployment) -> dict[str, Any]:
 
 def _evidence(deployment: Deployment) -> dict[str, Any]:
     """Verdicts and figures without their dates."""
-    return {
-        " ".join(filter(None, (item.step, item.plan, item.what))): {
-            "passed": item.passed,
-            **item.figures,
-        }
-        for item in gather_evidence(deployment)
-    }
+    found = {}
+    for item in gather_evidence(deployment):
+        words = (item.step.partition(":")[0], item.plan, item.what)
+        found[" ".join(filter(None, words))] = {"passed": item.passed, **_flat(item.figures)}
+    return found
+
+
+def _flat(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures inside of figures under the words that lead to them."""
+    found = {}
+    for name, value in figures.items():
+        inside = _flat(value) if isinstance(value, Mapping) else None
+        found |= {name: value} if inside is None else {f"{name} {k}": v for k, v in inside.items()}
+    return found
 
 
 def _files(deployment: Deployment) -> dict[str, Any]:

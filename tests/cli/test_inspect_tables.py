@@ -126,6 +126,30 @@ def test_of_a_record_only_the_fields_that_differ_are_shown():
     assert drawn(_draw([found], whole=False)) == "plans: 1 ~ p threads null → 2"
 
 
+def test_fields_of_fields_are_compared_one_by_one():
+    before = {"key": "a" * 64, "options": {"size": "64", "kept": [1]}}
+    after = {"key": "b" * 64, "options": {"size": "96", "kept": [1]}}
+    found = Difference(group="steps", name="s", change="changed", before=before, after=after)
+    expected = "steps: 1 ~ s key aaaaaaaa → bbbbbbbb, options.size 64 → 96"
+    assert drawn(_draw([found], whole=False)) == expected
+
+
+def test_of_a_record_on_one_side_the_plain_fields_are_shown():
+    record = {"key": "c" * 64, "options": {"size": "64"}, "error": 1.5e-7, "plan": None}
+    found = Difference(group="steps", name="s", change="removed", before=record, after=None)
+    assert drawn(_draw([found], whole=False)) == "steps: 1 - s key cccccccc, error 1.5e-07"
+
+
+def test_a_long_name_leaves_room_for_the_value():
+    name = "build:onnxruntime-int8-streams onnxruntime-int8-streams engines against graphs"
+    found = Difference(
+        group="evidence", name=name, change="changed", before={"error": 1e-7}, after={"error": 2e-7}
+    )
+    text = drawn(_draw([found], whole=False))
+    assert "error 1e-07 → 2e-07" in text
+    assert text.startswith("evidence: 1 ~ build:onnxruntime-int8-streams")
+
+
 def test_values_that_look_the_same_are_shown_in_full():
     assert _change(1.0, 2.0) == "1 → 2"
     assert _change(1.00001, 1.00002) == "1.00001 → 1.00002"

@@ -82,7 +82,7 @@ def test_what_is_on_one_side_only_is_added_or_removed(tmp_path):
         ("plans", KEY),
         ("precision", f"{KEY} inits.0.0"),
         ("precision", f"{KEY} inits.0.1"),
-        ("evidence", f"build:{KEY} {KEY} engines against graphs"),
+        ("evidence", f"build {KEY} engines against graphs"),
         ("files", f"plans/{KEY}/all.onnx"),
         ("files", f"plans/{KEY}/build.json"),
     ]
@@ -104,6 +104,21 @@ def test_other_evidence(tmp_path):
     (found,) = [d for d in compare_deployments(first, second) if d.group == "evidence"]
     assert found.name == "fuse fused against trained, float64"
     assert (found.before["error"], found.after["error"]) == (1e-15, 3e-13)
+
+
+def test_figures_of_a_benchmark_are_compared_one_by_one(tmp_path):
+    def timed(value):
+        p50 = {"value": value, "low": 1.0, "high": 3.0}
+        ours = {"check": {"passed": True}, "modes": {"paced": {"quantiles_ms": {"p50": p50}}}}
+        rival = {"modes": {"paced": {"ratio_to_ours": {"value": 6.0 / value}}}}
+        return {"bench": {"arms": {"parnet-deploy": ours, "torch": rival}}}
+
+    first, second = (make(tmp_path / f"d{v}", reports=timed(v)) for v in (2.0, 1.5))
+    (found,) = [d for d in compare_deployments(first, second) if d.group == "evidence"]
+    assert found.name == "bench latency, its output checked first"
+    same = {"passed": True, "paced low": 1.0, "paced high": 3.0}
+    assert found.before == {**same, "paced median_ms": 2.0, "paced ratios torch": 3.0}
+    assert found.after == {**same, "paced median_ms": 1.5, "paced ratios torch": 4.0}
 
 
 def test_another_network(tmp_path):
