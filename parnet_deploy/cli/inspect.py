@@ -50,13 +50,13 @@ deployments differ is no failure: the exit code is 0, and "identical" in the JSO
 
 @click.command(epilog=_EPILOG)
 @deployment_argument
-@click.option("--files", is_flag=True, help="List every file, not one line per step.")
+@click.option("--files", is_flag=True, help="List every file (or difference), not a summary.")
 @click.option("--layers", is_flag=True, help="List the precision of every layer.")
 @click.option(
     "--diff",
     "other",
     metavar="OTHER",
-    help="Show what is different in this deployment: a name in the root, or a path.",
+    help="Show what differs in this deployment: a name in the root, or a path.",
 )
 @verb
 def command(
@@ -64,9 +64,9 @@ def command(
 ) -> None:
     """Show what is in a deployment, and check every file against its hash.
 
-    With --diff show what another deployment has that this one has not, has not, or has
-    otherwise: network, images, checkpoint, weights of each block, steps, plans, precision of
-    each layer, evidence, files. When something was done is not compared.
+    With --diff show instead what another deployment has more, less or otherwise: network,
+    images, checkpoint, weights of each block, steps, plans, precision of each layer, evidence,
+    files. When something was done is not compared.
     """
     from ..deployment import Deployment
     from ..inspect.engines import find_engines

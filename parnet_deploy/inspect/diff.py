@@ -174,7 +174,7 @@ def _evidence(deployment: Deployment) -> dict[str, Any]:
 
 def _flat(figures: Mapping[str, Any]) -> dict[str, Any]:
     """Figures inside of figures under the words that lead to them."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in figures.items():
         inside = _flat(value) if isinstance(value, Mapping) else None
         found |= {name: value} if inside is None else {f"{name} {k}": v for k, v in inside.items()}

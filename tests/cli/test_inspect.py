@@ -185,6 +185,15 @@ def test_engines_and_evidence(built, invoke):
     assert text.count("✓") == 2 + 1 + 4  # integrity, the default plan and its note, evidence
 
 
+def test_a_real_verification_is_evidence(built, invoke):
+    assert invoke("verify").exit_code == 0
+    rows = json.loads(invoke("inspect", "--json").stdout)["evidence"]
+    (verified,) = [row for row in rows if row["step"] == "verify"]
+    assert verified["passed"] is True
+    assert verified["plan"] == "onnxruntime-fp32-one"
+    assert 0 < verified["figures"]["error"] < verified["figures"]["limit"] == 1e-4
+
+
 def test_layers_of_float32_plans_are_told_in_one_line(built, invoke):
     assert "every layer of every plan is in float32" in invoke("inspect", "--layers").stdout
 

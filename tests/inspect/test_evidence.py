@@ -6,7 +6,13 @@ import json
 
 import pytest
 
-from parnet_deploy.inspect.evidence import gather_evidence
+from parnet_deploy.bench import result
+from parnet_deploy.builder.verify_step import VERIFY_REPORT
+from parnet_deploy.export.export_step import EXPORT_REPORT
+from parnet_deploy.export.fuse_step import FUSE_REPORT
+from parnet_deploy.inspect.evidence import OURS, gather_evidence
+from parnet_deploy.quantize.options import report_name
+from tests.bench.report.samples import make_report
 from tests.inspect.deployments import PLAN, check, damage, make, plan
 
 FUSE = {"proof": {"float64": check(1e-15, 1e-10), "float32": check(2e-7, 1e-5)}}
@@ -134,6 +140,29 @@ def test_a_damaged_report_proves_nothing(whole, name, step):
 def test_a_bench_report_of_another_shape_tells_nothing(tmp_path, report):
     (timed,) = gather_evidence(make(tmp_path / "d", reports={"bench": report}))[-1:]
     assert (timed.step, timed.plan, timed.passed, timed.figures) == ("bench", None, None, {})
+
+
+def test_the_names_of_arms_and_reports_are_those_of_their_steps():
+    assert OURS == result.OURS
+    names = {FUSE_REPORT, EXPORT_REPORT, VERIFY_REPORT, result.BENCH_REPORT}
+    assert names == {f"reports/{name}.json" for name in ("fuse", "export", "verify", "bench")}
+    assert report_name("int8-cpu") == "reports/precision-int8-cpu.json"
+
+
+def test_a_report_of_the_benchmark_as_it_is_written(tmp_path):
+    report = make_report(rivals={"torch": 150.0})
+    timed = gather_evidence(make(tmp_path / "d", reports={"bench": report}))[-1]
+    arms = report["arms"]
+    assert timed.passed is arms[OURS]["check"]["passed"]
+    assert set(timed.figures) == set(arms[OURS]["modes"])
+    for mode, found in timed.figures.items():
+        assert found["median_ms"] == arms[OURS]["modes"][mode]["quantiles_ms"]["p50"]["value"]
+        assert found["ratios"] == {
+            name: arm["modes"][mode]["ratio_to_ours"]["value"]
+            for name, arm in arms.items()
+            if name != OURS
+        }
+        assert found["ratios"]["torch"] > 1
 
 
 def test_nothing_but_the_fuse_step(tmp_path):
