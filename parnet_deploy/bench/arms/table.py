@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import SpecError
-from ..result import OURS
+from ..result import OURS, YARDSTICK
 from .arm import ArmSpec, Network
 
 
@@ -34,6 +34,12 @@ ARMS: dict[str, ArmEntry] = {
         entry="parnet_deploy.bench.arms.trained:open_onnxruntime",
         extra="export",
         text="what torch.onnx.export makes of the trained network, on ONNX Runtime",
+    ),
+    YARDSTICK: ArmEntry(
+        entry="parnet_deploy.bench.arms.yardstick:open_yardstick",
+        extra="export",
+        text="a fixed computation, which makes reports of different days comparable",
+        network="other",
     ),
 }
 ALIASES = {"onnxruntime-unfused": "onnxruntime"}
