@@ -53,23 +53,22 @@ def during(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any
     ``foreign_cores`` is how many of the cores that this process may use others kept busy on
     average; ``steal_share`` the share of their time that a hypervisor gave to other guests.
     """
-    growth = {
-        name: None if value is None or then is None else value - then
-        for name, value in after["counters"].items()
-        for then in (before["counters"].get(name),)
-    }
-    seconds = max(growth["at_s"], 1e-9)
-    busy, own, steal = (growth[name] for name in ("busy_s", "own_s", "steal_s"))
-    known = busy is not None and own is not None
+    then, now = before["counters"], after["counters"]
+    seconds = max(now["at_s"] - then["at_s"], 1e-9)
+    busy, own, steal, periods, stopped = (
+        None if now[name] is None or then[name] is None else now[name] - then[name]
+        for name in ("busy_s", "own_s", "steal_s", "throttled_periods", "throttled_s")
+    )
+    foreign = None if busy is None or own is None else max(0.0, busy - own)
     return {
         "seconds": round(seconds, 3),
         "own_cores": None if own is None else round(own / seconds, 3),
-        "foreign_cores": round(max(0.0, busy - own) / seconds, 3) if known else None,
+        "foreign_cores": None if foreign is None else round(foreign / seconds, 3),
         "steal_share": (
             None if steal is None else round(steal / seconds / len(before["affinity"]), 4)
         ),
-        "throttled_periods": growth["throttled_periods"],
-        "throttled_s": growth["throttled_s"],
+        "throttled_periods": periods,
+        "throttled_s": stopped,
         "load_average": after["load_average"],
         "mhz": after["mhz"],
         "gpu_states": after["gpu_states"],
