@@ -23,6 +23,8 @@ RESOLVED = 0.10
 """A run that could hide a slowdown of this size is too noisy to call anything unchanged."""
 FOREIGN_SHARE = 0.15
 """Of our cores, used by others on average: more of it changes even ratios."""
+MARGIN_DISTURBED = 0.35
+"""What a change must be beyond then; nothing is called unchanged or faster."""
 
 
 def change_between(
@@ -58,12 +60,13 @@ def judge(change: Interval, margin: float, *, disturbed: bool) -> Verdict:
         margin: What runs of the same differ by.
         disturbed: Others used the cores in one of the runs.
     """
-    beyond = change["low"] > 1 or change["high"] < 1
+    slower = change["low"] > 1
     if disturbed:
-        return "too noisy to tell"
-    if beyond and change["value"] > 1 + margin:
+        certain = slower and change["value"] > 1 + max(MARGIN_DISTURBED, margin)
+        return "regression" if certain else "too noisy to tell"
+    if slower and change["value"] > 1 + margin:
         return "regression"
-    if beyond and change["value"] < 1 / (1 + margin):
+    if change["high"] < 1 and change["value"] < 1 / (1 + margin):
         return "faster"
     return "too noisy to tell" if change["high"] > 1 + max(RESOLVED, margin) else "unchanged"
 

@@ -9,7 +9,7 @@ What a change means is in ``change.py``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -18,7 +18,6 @@ import numpy as np
 from ..errors import CheckFailedError, SpecError
 from .change import MARGIN, MARGIN_BY_TIME, Verdict, change_between, judge
 from .environment import same_machine
-from .result import OURS, SCHEMA, YARDSTICK, ArmResult, BenchReport
 from .regression_words import (
     HOST_BACKENDS,
     CostChange,
@@ -29,6 +28,7 @@ from .regression_words import (
     percent,
     warn,
 )
+from .result import OURS, SCHEMA, YARDSTICK, ArmResult, BenchReport
 from .statistics import block_length
 
 _SUBJECT = ("backend", "simulated", "batch", "input_size")

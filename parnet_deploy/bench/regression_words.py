@@ -1,4 +1,4 @@
-"""What a comparison of two reports says in words: what fails it, what is worth a look, what differs."""
+"""What a comparison of reports says in words: what fails it, what is worth a look, what differs."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ def disturbed_by_others(report: BenchReport) -> bool:
 
 
 def memory_failure(costs: Mapping[str, CostChange]) -> list[str]:
+    """That it takes more memory than then; small networks are left alone."""
     memory = costs.get("memory_mib")
     if memory is None or memory["new"] <= memory["old"] * MEMORY_TIMES:
         return []
@@ -114,4 +115,5 @@ def other_differences(old: BenchReport, new: BenchReport, *, by_time: bool) -> I
 
 
 def percent(change: float) -> str:
+    """A factor as what it adds: 1.1 is +10.0 %."""
     return f"{100 * (change - 1):+.1f} %"
