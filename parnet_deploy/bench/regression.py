@@ -9,9 +9,9 @@ What a change means is in ``change.py``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
@@ -69,6 +69,15 @@ def read_bench_report(path: Path) -> BenchReport:
     return report
 
 
+def check_machine(old: BenchReport, environment: Mapping[str, Any]) -> None:
+    """Refuse a report of another machine, before anything is timed.
+
+    Raises:
+        SpecError: With everything that differs.
+    """
+    _refuse(same_machine(old["environment"], environment))
+
+
 def check_comparable(old: BenchReport, new: BenchReport) -> None:
     """Refuse reports of different machines, or of different questions.
 
@@ -80,12 +89,7 @@ def check_comparable(old: BenchReport, new: BenchReport) -> None:
         then, now = (report["subject"].get(name) for report in (old, new))
         if then != now:
             found.append(f"{name} {then} then, {now} now")
-    if found:
-        raise SpecError(
-            f"compare: got reports of different runs ({'; '.join(found)}), "
-            "expected one machine, backend, batch and input size. "
-            "Make the older report here, in the same way, and compare with that."
-        )
+    _refuse(found)
     if not _common_modes(old, new):
         raise SpecError(
             f"compare: got modes {', '.join(old['rounds'])} then, {', '.join(new['rounds'])} now, "
@@ -134,6 +138,15 @@ def require_unchanged(regression: Regression) -> None:
             f"compare with the report of {regression['old_written']}: got "
             f"{'; '.join(regression['failures'])}, expected no more than noise. "
             "The report was written; look at what changed since."
+        )
+
+
+def _refuse(differences: Sequence[str]) -> None:
+    if differences:
+        raise SpecError(
+            f"compare: got reports of different runs ({'; '.join(differences)}), "
+            "expected one machine, backend, batch and input size. "
+            "Make the older report here, in the same way, and compare with that."
         )
 
 

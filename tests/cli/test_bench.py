@@ -32,7 +32,7 @@ def test_json_has_the_documented_keys(built, invoke):
     report = found["report"]
     help_text = invoke("bench", "--help").stdout
     assert set(report) == BenchReport.__required_keys__
-    assert set(report["arms"]) == {"parnet-deploy"}
+    assert set(report["arms"]) == {"parnet-deploy", "yardstick"}
     arm = report["arms"]["parnet-deploy"]
     assert set(arm) == ArmResult.__required_keys__
     assert set(arm["modes"]) == {"saturated", "paced"}
@@ -50,7 +50,11 @@ def test_mode_and_rate(built, invoke):
 
 def test_the_old_name_of_vs(built, invoke):
     result = invoke("bench", *QUICK, "--against", "onnxruntime-unfused", "--json")
-    assert set(json.loads(result.stdout)["report"]["arms"]) == {"parnet-deploy", "onnxruntime"}
+    assert set(json.loads(result.stdout)["report"]["arms"]) == {
+        "parnet-deploy",
+        "onnxruntime",
+        "yardstick",
+    }
 
 
 @pytest.mark.parametrize(
