@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from .result import Interval
-from .statistics import interval, ratio
+from .statistics import interval
 
 Verdict = Literal["regression", "faster", "unchanged", "too noisy to tell"]
 
@@ -28,23 +28,22 @@ MARGIN_DISTURBED = 0.35
 
 
 def change_between(
-    old: Sequence[Sequence[float]], new: Sequence[Sequence[float]], blocks: tuple[int | None, ...]
+    old: Sequence[float], new: Sequence[float], blocks: tuple[int, int] | None = None
 ) -> Interval:
-    """How ours, or ours in units of the yardstick, changed: above 1 it takes longer now.
+    """How the median changed between two runs: above 1 it is larger now.
 
     The intervals of both runs are joined as those of independent figures are (the method of
     variance estimates recovery, on logarithms).
 
     Args:
-        old: Samples of ours then, and of the yardstick if there is one.
+        old: Milliseconds of ours, or better its ratios to the yardstick, round by round: what
+            slowed both calls of a round is no part of them.
         new: The same now.
-        blocks: For the bootstrap, see ``statistics.interval``, of each run.
+        blocks: For the bootstrap of each run, see ``statistics.interval``.
     """
     then, now = (
-        ratio(series[0], series[1], block=block)
-        if len(series) == 2
-        else interval(series[0], block=block)
-        for series, block in zip((old, new), blocks, strict=True)
+        interval(samples, block=block)
+        for samples, block in zip((old, new), blocks or (None, None), strict=True)
     )
     value = math.log(now["value"] / then["value"])
     below, above = _reach(now, then), _reach(then, now)

@@ -168,30 +168,29 @@ def _mode_change(
     old: BenchReport, new: BenchReport, mode: str, unit: tuple[ArmResult, ArmResult] | None
 ) -> ModeChange:
     ours = [report["arms"][OURS]["modes"][mode] for report in (old, new)]
-    series = [[one["samples_ms"]] for one in ours]
+    series = [np.asarray(one["samples_ms"]) for one in ours]
+    medians = [float(np.median(samples)) for samples in series]
     yardstick_ms = None
     if unit is not None:
-        for side, arm in zip(series, unit, strict=True):
-            repeats = arm["facts"]["repeats"]
-            side.append([ms / repeats for ms in arm["modes"][mode]["samples_ms"]])
-        yardstick_ms = (float(np.median(series[0][1])), float(np.median(series[1][1])))
-    calls = [
-        max(1, len(side[0]) // report["rounds"][mode])
-        for side, report in zip(series, (old, new), strict=True)
-    ]
+        found = [
+            np.asarray(arm["modes"][mode]["samples_ms"]) / arm["facts"]["repeats"] for arm in unit
+        ]
+        yardstick_ms = (float(np.median(found[0])), float(np.median(found[1])))
+        series = [samples / one for samples, one in zip(series, found, strict=True)]
     blocks = [
-        max(count, *map(block_length, side)) for side, count in zip(series, calls, strict=True)
+        max(len(samples) // report["rounds"][mode], block_length(samples))
+        for samples, report in zip(series, (old, new), strict=True)
     ]
     by_time = unit is None and new["subject"]["backend"] in HOST_BACKENDS
     margin = MARGIN_BY_TIME if by_time else MARGIN
-    change = change_between(series[0], series[1], (blocks[0], blocks[1]))
+    change = change_between(list(series[0]), list(series[1]), (blocks[0], blocks[1]))
     disturbed = any(disturbed_by_others(report) for report in (old, new))
     then, now = (one["quantiles_ms"]["p99"] for one in ours)
     return ModeChange(
         verdict=judge(change, margin, disturbed=disturbed),
         change=change,
         margin=margin,
-        ours_ms=(float(np.median(series[0][0])), float(np.median(series[1][0]))),
+        ours_ms=(medians[0], medians[1]),
         yardstick_ms=yardstick_ms,
         p99_ms=None if then is None or now is None else (then["value"], now["value"]),
     )
