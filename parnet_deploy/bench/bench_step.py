@@ -23,7 +23,20 @@ from .contest.contest import RATE_HZ, Contest
 from .environment import capture, joined
 from .noise import noise
 from .regression_words import HOST_BACKENDS
-from .result import BENCH_REPORT, OURS, SCHEMA, YARDSTICK, BenchReport, Mode, Subject
+from .report.evidence import gather
+from .report.page import draw_report
+from .report.verdict import verdict
+from .result import (
+    BENCH_PAGE,
+    BENCH_REPORT,
+    OURS,
+    SCHEMA,
+    YARDSTICK,
+    BenchReport,
+    Mode,
+    Subject,
+)
+from .split.explain import explain
 from .sweep import SweepOptions, sweep
 
 MODES: Mapping[str, tuple[Mode, ...]] = {
@@ -98,6 +111,7 @@ def bench_to_deployment(
     with Runtime.open(directory, plan=options.plan, backend=options.backend) as runtime:
         about = runtime.describe()
     subject = _subject(deployment, about, (options.batch, *image.shape[2:]))
+    threads = about["facts"].get("cores") or usable_cores()
     specs = [
         arm_spec(
             name,
@@ -106,7 +120,7 @@ def bench_to_deployment(
             batch=options.batch,
             size=(image.shape[2], image.shape[3]),
             classes=subject["classes"],
-            threads=about["facts"].get("cores") or usable_cores(),
+            threads=threads,
         )
         for name in dict.fromkeys((OURS, *options.vs, *_yardsticks(subject)))
     ]
@@ -130,6 +144,9 @@ def bench_to_deployment(
     if options.curves is not None:
         wanted = replace(options.curves, plan=subject["plan"])
         curves = sweep(directory, wanted, on_stage=on_stage)
+    split, roofline, unexplained = explain(
+        directory, subject, image, threads=threads, on_stage=on_stage
+    )
     on_stage("computing intervals")
     report: BenchReport = {
         "schema": SCHEMA,
@@ -139,16 +156,20 @@ def bench_to_deployment(
         "rounds": {mode: found.rounds for mode, found in turns.items()},
         "rate_hz": options.rate_hz if "paced" in turns else None,
         "arms": {name: arm_result(arm, turns) for name, arm in contest.entrants.items()},
-        "left_out": contest.left_out,
+        "left_out": contest.left_out | unexplained,
         "noise": noise(before, after, next(iter(turns.values())).samples_ms[OURS]),
-        "split": None,
-        "roofline": None,
+        "split": split,
+        "roofline": roofline,
         "curves": curves,
         "timeline": None if timeline is None else dict(timeline),
         "verdict": [],
     }
+    evidence = gather(deployment, subject["plan"])
+    report["verdict"] = verdict(report, evidence)
+    page = draw_report(report, evidence)
     with Deployment.edit(directory) as txn:
         write_report(txn.stage(BENCH_REPORT), report)
+        txn.stage(BENCH_PAGE).write_text(page, encoding="utf-8")
         made_from = {f"build:{subject['plan']}"}
         txn.finish_step("bench", key=step_key(digest=deployment.digest), made_from=made_from)
     return StepResult(path=directory, skipped=False, report=report)

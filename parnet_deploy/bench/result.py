@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 
 SCHEMA = 2
 BENCH_REPORT = "reports/bench.json"
+BENCH_PAGE = "reports/bench.html"
 OURS = "parnet-deploy"
 YARDSTICK = "yardstick"
 
@@ -106,14 +107,17 @@ class SplitRow(TypedDict):
 
 
 class PartTime(TypedDict):
-    """One part: its time in a call, and where it stands under the machine's roofline."""
+    """One part: its time in a call, and where it stands under the machine's roofline.
+
+    ``share_of_peak`` is None where no peak is known that it could be compared with.
+    """
 
     part: str
     ms: float
     macs: int
     bytes: int
     gflops: float
-    share_of_peak: float
+    share_of_peak: float | None
     critical: bool
 
 

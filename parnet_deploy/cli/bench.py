@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 from rich.console import RenderableType
-from rich.text import Text
 
 from . import render
+from .bench_table import draw
 from .chain import ensure_built
 from .comparison_table import draw_comparison, read_older
 from .options import Common, deployment_argument, verb
@@ -35,9 +34,9 @@ JSON: deployment, name, skipped, report: schema, written, environment, subject, 
 rate_hz, arms (by name: note, network, precision, facts, import_ms, load_ms, first_ms, memory_mib,
 model_mib, parameters, macs, check, and modes, each with samples_ms, quantiles_ms, ratio_to_ours,
 late), left_out, noise, split, roofline, curves, timeline, verdict. The report is also in
-DEPLOYMENT/reports/bench.json. With --timeline DEPLOYMENT/reports has timeline.json (for Perfetto)
-and timeline.svg, too. With --compare also comparison: verdict, by, old_written, new_written, modes,
-costs, failures, warnings, notes.
+DEPLOYMENT/reports: bench.json, and bench.html for a browser. With --timeline there are
+timeline.json (for Perfetto) and timeline.svg, too. With --compare
+also comparison: verdict, by, old_written, new_written, modes, costs, failures, warnings, notes.
 
 \b
 Exit code 3 if an arm answers anything else than the trained network; nothing is timed then. With
@@ -144,7 +143,10 @@ def command(
     if plan is None:
         ensure_built(directory, common.output, backend=backend)
     from ..bench.bench_step import BenchOptions, bench_to_deployment
+    from ..bench.report.evidence import gather
+    from ..bench.result import BENCH_PAGE
     from ..bench.sweep import SweepOptions
+    from ..deployment import Deployment
 
     variants = tuple(common.find(name) for name in variant)
     over = (*sweep, *(("variant",) if variants else ()))
@@ -176,74 +178,15 @@ def command(
         "skipped": result.skipped,
         "report": result.report,
     }
+    measured = cast("BenchReport", result.report)
+    evidence = gather(Deployment.open(directory), measured["subject"]["plan"])
+    table = draw(measured, evidence, page=directory / BENCH_PAGE)
     if old is None:
-        common.output.result(document, *_draw(directory, result.report), *drawing)
+        common.output.result(document, *table, *drawing)
         return
     from ..bench.regression import compare_reports, require_unchanged
 
-    found = compare_reports(old, cast("BenchReport", result.report))
+    found = compare_reports(old, measured)
     document["comparison"] = found
-    tables = (*_draw(directory, result.report), *drawing, "", *draw_comparison(found))
-    common.output.result(document, *tables)
+    common.output.result(document, *table, *drawing, "", *draw_comparison(found))
     require_unchanged(found)
-
-
-def _draw(directory: Path, report: Mapping[str, Any]) -> list[RenderableType]:
-    tables = []
-    for mode in report["rounds"]:
-        found = render.table(f"{mode}, ms", ">p50", ">p90", ">p99", ">ratio", ">95 %")
-        for name, arm in report["arms"].items():
-            measured = arm["modes"][mode]
-            quantiles = (measured["quantiles_ms"][key] for key in ("p50", "p90", "p99"))
-            ratio = {
-                key: render.three_digits(value) for key, value in measured["ratio_to_ours"].items()
-            }
-            same = ratio["low"] == ratio["high"]
-            found.add_row(
-                name,
-                *("" if q is None else render.three_digits(q["value"]) for q in quantiles),
-                "" if same else ratio["value"],
-                "" if same else f"{ratio['low']}-{ratio['high']}",
-            )
-        tables.append(found)
-    costs = render.table("to have it", ">import ms", ">load ms", ">first ms", ">memory", ">model")
-    for name, arm in report["arms"].items():
-        times = (arm[key] for key in ("import_ms", "load_ms", "first_ms"))
-        sizes = (arm[key] for key in ("memory_mib", "model_mib"))
-        costs.add_row(
-            name,
-            *("" if value is None else render.three_digits(value) for value in times),
-            *("" if value is None else render.bytes_text(value * 2**20) for value in sizes),
-        )
-    warnings = [f"{name} was left out: {why}" for name, why in report["left_out"].items()]
-    subject = report["subject"]
-    if subject["simulated"]:
-        warnings.append("simulated devices: these latencies say nothing about any hardware")
-    warnings += [f"noisy: {noise['detail']}" for noise in report["noise"]]
-    rounds = ", ".join(f"{count} rounds {mode}" for mode, count in report["rounds"].items())
-    size = "x".join(map(str, subject["input_size"]))
-    return [
-        render.heading(directory.name, f"{rounds}, batch {subject['batch']}, {size}"),
-        render.facts(
-            [
-                ("machine", machine_text(report["environment"])),
-                *((name, arm["note"]) for name, arm in report["arms"].items()),
-            ]
-        ),
-        *map(render.spaced, (*tables, costs)),
-        "",
-        Text(
-            "Ratio: time in units of ours, median by median, with its 95 % interval.", style="key"
-        ),
-        *([""] if warnings else []),
-        *render.lines("!", "warn", warnings),
-    ]
-
-
-def machine_text(environment: Mapping[str, Any]) -> str:
-    """The machine in one line."""
-    packages = environment["packages"]
-    versions = ", ".join(f"{name} {packages[name]}" for name in sorted(packages))
-    load = environment["load_average"]
-    busy = f", load {load[0]}" if load else ""
-    return f"{environment['cpu']}, {environment['cores_usable']} cores{busy}; {versions}"

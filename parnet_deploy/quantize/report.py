@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..html import table
 from .charts import bars, histogram
 from .convert import Layer
-from .html import page, table
+from .html import page
 from .search import Found, share
 from .table import CalibrationTable
 

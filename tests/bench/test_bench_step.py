@@ -9,7 +9,9 @@ import pytest
 from parnet_deploy.bench.arms.arm import ArmSpec
 from parnet_deploy.bench.bench_step import BenchOptions, bench_to_deployment
 from parnet_deploy.bench.contest.contest import MIN_SAMPLES, Contest
+from parnet_deploy.bench.report.evidence import gather
 from parnet_deploy.bench.result import (
+    BENCH_PAGE,
     BENCH_REPORT,
     OURS,
     QUANTILE_NAMES,
@@ -73,6 +75,10 @@ def test_the_report_has_every_sample_and_the_environment(built) -> None:
     assert report["left_out"] == {}
     opened = Deployment.open(built)
     assert json.loads(opened.read_bytes(BENCH_REPORT)) == json.loads(json.dumps(report))
+    assert any(line.startswith("Is it right? Yes") for line in report["verdict"])
+    page = opened.read_bytes(BENCH_PAGE).decode()
+    assert "Is it right?" in page
+    assert opened.spec.to_json() == gather(opened, report["subject"]["plan"])["manifest"]["spec"]
     assert set(opened.steps["bench"]["made_from"]) == {f"build:{report['subject']['plan']}"}
 
 

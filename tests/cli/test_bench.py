@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -19,10 +20,18 @@ def test_arms_stand_side_by_side(built, invoke):
     assert result.exit_code == 0
     text = " ".join(result.stdout.split())
     assert "digits 3 rounds saturated, 3 rounds paced, batch 1, 32x32" in text
-    assert "machine " in text.partition("saturated, ms p50 p90 p99 ratio 95 %")[0]
-    assert "paced, ms p50" in text
-    assert "to have it import ms load ms first ms memory model" in text
-    assert "torch training form, eager" in text
+    answers, _, tables = text.partition("Milliseconds of a call, saturated;")
+    assert re.search(r"[✓!] Is it right\? Yes, the answer is unchanged: largest error", answers)
+    assert re.search(r"How fast is it\? A call takes [0-9.]+ [mu]s \(p50; p99 needs", answers)
+    assert "of eager PyTorch" in answers or "than eager PyTorch" in answers
+    assert "Why? " in answers
+    assert re.search(r"arm p50 .*ours / it calls .*parnet-deploy [0-9.]+ ", tables)
+    assert "Milliseconds of a call, paced at 30 calls a second;" in tables
+    assert "arm import load first call memory model" in tables
+    assert "torch training form, eager" in tables
+    assert tables.endswith("engines/digits/reports/bench.html the whole report, for a browser")
+    page = (built / "reports/bench.html").read_text()
+    assert "A call takes" in page
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
@@ -88,7 +97,7 @@ def test_without_torch_its_arms_are_left_out(built, invoke, workplace, monkeypat
 def test_simulated_latencies_are_called_so(built, invoke):
     invoke("build", "--gpus", "0,1,2", "--backend", "fake")
     result = invoke("bench", "--backend", "fake", *QUICK, "--vs", "none")
-    assert "! simulated devices: these latencies say nothing" in result.stdout
+    assert "! Simulated devices: these times say nothing" in result.stdout
 
 
 def test_the_three_commands_of_the_brief(workplace, invoke):
@@ -97,7 +106,7 @@ def test_the_three_commands_of_the_brief(workplace, invoke):
     assert invoke("build", "--gpus", "0,1,2", "--backend", "fake").exit_code == 0
     result = invoke("bench", *QUICK, "--vs", "none")
     assert result.exit_code == 0
-    assert "! simulated" in result.stdout
+    assert "! Simulated" in result.stdout
 
 
 def test_it_builds_what_is_missing(place_deployment, invoke):

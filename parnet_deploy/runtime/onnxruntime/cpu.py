@@ -41,11 +41,14 @@ def run_once(
     return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
 
-def open_session(model: Path | bytes, *, threads: int, emulate: bool = False) -> Any:
+def open_session(
+    model: Path | bytes, *, threads: int, emulate: bool = False, profile: Path | None = None
+) -> Any:
     """An ``InferenceSession`` on the CPU with all graph optimisations and a pool that never spins.
 
     ``emulate`` turns the optimisations off: every node of a quantized graph is then computed as it
     is written, rounding and clipping included, but the sums in float32, where nothing overflows.
+    ``profile`` is how the name of a file begins that ``end_profiling`` of the session writes.
 
     Raises:
         EngineLoadError: The file is not an ONNX model that ONNX Runtime can run.
@@ -55,6 +58,8 @@ def open_session(model: Path | bytes, *, threads: int, emulate: bool = False) ->
         source = model if isinstance(model, bytes) else str(model)
         providers = ["CPUExecutionProvider"]
         options = session_options(threads, emulate=emulate)
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
         return ort.InferenceSession(source, options, providers=providers)
     except CAUGHT as error:
         what = "engine" if isinstance(model, bytes) else f"engine {model}"

@@ -20,8 +20,8 @@ from PIL import Image
 
 from parnet_deploy.classify import softmax
 from parnet_deploy.preprocess import Preprocessing
+from tests.browser import Browser, Tab
 from tests.conftest import find_browser
-from tests.serve.page.browser import Browser, Tab
 from tests.serve.page.stub_server import CARDS, LABELS, Stub, logits_of, running
 
 pytestmark = pytest.mark.browser

@@ -14,9 +14,9 @@ from parnet_deploy.deployment import Deployment
 from parnet_deploy.export.export_step import export_to_deployment
 from parnet_deploy.export.fuse_step import FuseOptions, fuse_to_deployment
 from parnet_deploy.preprocess import Preprocessing, load_image
+from tests.browser import Browser
 from tests.conftest import find_browser
 from tests.serve.load.processes import serving
-from tests.serve.page.browser import Browser
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -1,0 +1,187 @@
+"""What the other steps of a deployment found, as far as it is there and can be read."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...deployment import Deployment
+from ...errors import DeploymentError
+from ...plan import PLAN_FILE
+from ..result import Subject
+
+_REPORTS = ("fuse", "export", "verify", "calibrate")
+_PRECISION = re.compile(r"reports/(precision-[a-z0-9-]+)\.json$")
+_PICTURE = "reports/timeline.svg"
+_IMAGES = re.compile(r"(\d+) images ")
+
+Evidence = Mapping[str, Any]
+"""By name: the reports (fuse, export, verify, calibrate, precision-...), ``build`` of the plan that
+was measured, ``manifest`` and, as text, ``timeline_svg``. Each may be missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """A comparison that a step made. ``top1_equal`` is the share of equal answers, if counted."""
+
+    step: str
+    what: str
+    error: float
+    limit: float
+    passed: bool
+    top1_equal: float | None = None
+
+    @property
+    def images(self) -> int | None:
+        """How many images were compared, where it was more than a reference."""
+        found = _IMAGES.match(self.what)
+        return int(found[1]) if found else None
+
+
+def gather(deployment: Deployment, plan: str) -> dict[str, Any]:
+    """Read the evidence of a deployment; what is missing or was changed is left out.
+
+    Args:
+        deployment: Opened.
+        plan: Key of the plan that was measured.
+    """
+    names = {f"reports/{name}.json": name for name in _REPORTS}
+    names |= {name: m[1] for name in deployment.artifacts if (m := _PRECISION.match(name))}
+    names[f"plans/{plan}/{PLAN_FILE}"] = "build"
+    found: dict[str, Any] = {}
+    for path, name in names.items():
+        data = _read(deployment, path)
+        try:
+            found |= {} if data is None else {name: json.loads(data)}
+        except ValueError:
+            continue
+    picture = _read(deployment, _PICTURE)
+    if picture is not None:
+        found["timeline_svg"] = picture.decode("utf-8", "replace")
+    found["manifest"] = {
+        "digest": deployment.digest,
+        "written": deployment.written,
+        "spec": deployment.spec.to_json(),
+        "source": dict(deployment.source),
+        "plans": {key: dict(about) for key, about in deployment.plans.items()},
+        "steps": {name: dict(about) for name, about in deployment.steps.items()},
+    }
+    return found
+
+
+def dig(data: object, *path: str) -> Any:
+    """An entry of nested mappings; None where there is none."""
+    for key in path:
+        if not isinstance(data, Mapping):
+            return None
+        data = data.get(key)
+    return data
+
+
+def dig_map(data: object, *path: str) -> Mapping[str, Any]:
+    """A mapping among nested mappings; empty where there is none."""
+    found = dig(data, *path)
+    return found if isinstance(found, Mapping) else {}
+
+
+def dig_list(data: object, *path: str) -> list[Any]:
+    """A list among nested mappings; empty where there is none."""
+    found = dig(data, *path)
+    return found if isinstance(found, list) else []
+
+
+def dig_number(data: object, *path: str) -> float | None:
+    """A number among nested mappings; None where there is none."""
+    found = dig(data, *path)
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return None
+    try:
+        number = float(found)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def proofs(evidence: Evidence, plan: str) -> list[Proof]:
+    """The proof of every step for the whole network, and of a step's parts the worst one."""
+    fused = dig_map(evidence, "fuse", "proof")
+    kinds: list[tuple[str, list[Proof]]] = [
+        ("fuse", list(_read_proofs("fuse", [fused.get("float64"), fused.get("float32")]))),
+        ("export", list(_read_proofs("export", dig_list(evidence, "export", "checks")))),
+        ("build", list(_read_proofs("build", dig_list(evidence, "build", "made", "checks")))),
+        ("verify", list(_read_proofs("verify", dig_list(evidence, "verify", "plans", plan)))),
+    ]
+    found: list[Proof] = []
+    for step, every in kinds:
+        if step == "fuse":
+            found += every
+            continue
+        counted = [proof for proof in every if proof.images is not None]
+        plain = [proof for proof in every if proof.images is None]
+        failed = [proof for proof in plain if not proof.passed]
+        found += failed or ([max(plain, key=lambda proof: proof.error)] if plain else [])
+        found += counted
+    return found
+
+
+def is_verified(evidence: Evidence, plan: str) -> bool:
+    """Whether ``verify`` held this plan against the trained network."""
+    return bool(dig_list(evidence, "verify", "plans", plan))
+
+
+def precisions(evidence: Evidence, backend: str | None = None) -> dict[str, Mapping[str, Any]]:
+    """The reports of ``calibrate`` by target: int8-cpu, fp16.
+
+    Args:
+        evidence: What was found.
+        backend: Only what is of use to this one.
+    """
+    start, other = "precision-", ""
+    if backend is not None:
+        other = "-cpu" if backend.startswith("tensorrt") else "-trt"
+    return {
+        name.removeprefix(start): report
+        for name, report in evidence.items()
+        if name.startswith(start) and isinstance(report, Mapping)
+        if not other or not name.endswith(other)
+    }
+
+
+def own_precision(evidence: Evidence, subject: Subject) -> Mapping[str, Any] | None:
+    """The report of ``calibrate`` that the measured plan comes from; None in float32."""
+    found = precisions(evidence, subject["backend"])
+    return next((r for name, r in found.items() if name.startswith(subject["precision"])), None)
+
+
+def scores(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Of a report of ``calibrate`` the scores by image set: of kernels, or of the emulation."""
+    measured = dig_map(report, "measured")
+    found = measured.get("kernel") or measured.get("emulated")
+    every = found if isinstance(found, Mapping) else {}
+    return {name: score for name, score in every.items() if isinstance(score, Mapping)}
+
+
+def _read(deployment: Deployment, path: str) -> bytes | None:
+    try:
+        return deployment.read_bytes(path) if path in deployment.artifacts else None
+    except DeploymentError:
+        return None
+
+
+def _read_proofs(step: str, checks: Sequence[object]) -> Iterator[Proof]:
+    for check in checks:
+        error, limit = dig_number(check, "error"), dig_number(check, "tolerance")
+        if error is None or limit is None:
+            continue
+        yield Proof(
+            step=step,
+            what=str(dig(check, "what")),
+            error=error,
+            limit=limit,
+            passed=dig(check, "passed") is True,
+            top1_equal=dig_number(check, "top1_equal"),
+        )

@@ -1,0 +1,107 @@
+"""What next? Rules, the most urgent first."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from ..result import BenchReport
+from .answer import NextStep
+from .evidence import Evidence, dig, dig_list, is_verified, own_precision, precisions
+from .fast import comparisons, main_mode, standing
+from .why import split_shares
+from .words import arm_title
+
+MOST = 2
+_WAITING = 0.15
+_NOTES = frozenset({"governor"})  # noise that another run does not mend
+_USUAL = ("torch", "onnxruntime", "resnet34")
+
+
+def next_steps(report: BenchReport, evidence: Evidence) -> tuple[NextStep, ...]:
+    """The first rules that apply, ``MOST`` of them; never none."""
+    found: dict[str, NextStep] = {}
+    for step in _rules(report, evidence):
+        found.setdefault(step.command, step)
+        if len(found) == MOST:
+            break
+    return tuple(found.values())
+
+
+def _rules(report: BenchReport, evidence: Evidence) -> Iterator[NextStep]:
+    subject = report["subject"]
+    name = shlex.quote(subject["name"])
+    named = name if not subject["name"].startswith("-") else f"-d {name}"
+    if not all(arm["check"]["passed"] for arm in report["arms"].values()):
+        yield NextStep(
+            command=f"parnet-deploy build {named} --rebuild", why="engines that answer right"
+        )
+    if subject["simulated"]:
+        yield NextStep(
+            command=f"parnet-deploy build {named}", why="engines for a device that is really there"
+        )
+        return
+    if any(noise["name"] not in _NOTES for noise in report["noise"]):
+        yield NextStep(
+            command=f"parnet-deploy bench {named}", why="again, when nothing else runs here"
+        )
+    if not is_verified(evidence, subject["plan"]):
+        yield NextStep(
+            command=f"parnet-deploy verify {named} --images photos/",
+            why="hold every engine against the trained network, on your images",
+        )
+    yield from _about_rivals(report, named)
+    yield from _about_precision(report, evidence, name, named)
+    split = report["split"]
+    shares = {} if split is None else split_shares(split)
+    if shares.get("wait", 0.0) > _WAITING and report["timeline"] is None:
+        yield NextStep(
+            command=f"parnet-deploy bench {named} --timeline", why="see what waits for what"
+        )
+    yield NextStep(command=f"parnet-deploy serve {named}", why="answer requests with it")
+
+
+def _about_rivals(report: BenchReport, named: str) -> Iterator[NextStep]:
+    rivals = comparisons(report, main_mode(report))
+    ahead = [
+        name
+        for name, ratio in rivals.items()
+        if standing(ratio) == "slower" and report["arms"][name]["network"] == "same"
+    ]
+    if ahead:
+        yield NextStep(
+            command=f"parnet-deploy build {named} --rebuild",
+            why=f"measure the placements again: {arm_title(ahead[0])} is faster",
+        )
+    if not rivals:
+        yield NextStep(
+            command=f"parnet-deploy bench {named} --vs {','.join(_USUAL)}",
+            why="time it beside others",
+        )
+
+
+def _about_precision(
+    report: BenchReport, evidence: Evidence, name: str, named: str
+) -> Iterator[NextStep]:
+    if report["subject"]["precision"] != "fp32":
+        if own_precision(evidence, report["subject"]) is None:
+            yield NextStep(
+                command=f"parnet-deploy calibrate -d {name} photos/",
+                why="find out what lower precision costs in accuracy",
+            )
+        return
+    passed = [
+        target
+        for target, about in precisions(evidence, report["subject"]["backend"]).items()
+        if all(dig(check, "passed") is True for check in dig_list(about, "checks"))
+    ]
+    if passed:
+        yield NextStep(
+            command=f"parnet-deploy build {named} --precision auto",
+            why=f"{passed[0]} passed its gates: engines in the fastest precision",
+        )
+    else:
+        yield NextStep(
+            command=f"parnet-deploy calibrate -d {name} photos/",
+            why="narrower multiplications, within gates of accuracy",
+        )

@@ -1,0 +1,84 @@
+"""What ONNX Runtime's own profiler says of an engine: the time of each part in it.
+
+Nodes bear the name of their block, ``streams.1.0/conv``, and keep it through ONNX Runtime's
+optimisations. Conversions of the memory layout have no block in their name: one in front of a
+convolution goes with the next named node, one behind it with the last. What has no name and no such
+neighbour is counted under "".
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.onnxruntime.cpu import open_session
+from ...spec import ModelSpec
+
+Arrays = Mapping[str, NDArray[np.float32]]
+WARM_UP, CALLS = 2, 7
+_KERNEL = "_kernel_time"
+
+
+def profile_engine(
+    engine: Path, feeds: Arrays, spec: ModelSpec, *, threads: int
+) -> tuple[dict[str, float], dict[str, NDArray[np.float32]]]:
+    """Run an engine some times under the profiler.
+
+    Args:
+        engine: An ONNX file.
+        feeds: Its inputs by name.
+        spec: The network, for which block is of which part.
+        threads: Cores, as in the plan.
+
+    Returns: Milliseconds of each part (median of calls; "" for what is of none), and the outputs.
+    """
+    with tempfile.TemporaryDirectory(prefix="parnet-deploy-") as scratch:
+        session = open_session(engine, threads=threads, profile=Path(scratch) / "calls")
+        names = [output.name for output in session.get_outputs()]
+        for _ in range(WARM_UP + CALLS):
+            values = session.run(names, dict(feeds))
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    calls = list(_calls(events))[-CALLS:]
+    timed = [parts_of_call(call, spec) for call in calls]
+    found = {name: median(times.get(name, 0.0) for times in timed) for name in _names(timed)}
+    return found, dict(zip(names, values, strict=True))
+
+
+def parts_of_call(events: Iterable[Mapping[str, Any]], spec: ModelSpec) -> dict[str, float]:
+    """Milliseconds of each part in one call, from its kernels in the order of their start."""
+    owner = {block.name: part.name for part in spec.parts for block in part.blocks}
+    owner["head"] = spec.parts[-1].name
+    found: dict[str, float] = {}
+    last, waiting_us = "", 0.0  # waiting: conversions in front of a node that is still to come
+    for event in sorted(events, key=lambda event: int(event["ts"])):
+        name = str(event["name"]).removesuffix(_KERNEL)
+        part, spent_us = owner.get(name.partition("/")[0]), float(event["dur"])
+        if part is None and name.startswith("ReorderInput"):
+            waiting_us += spent_us
+            continue
+        last = last if part is None and name.startswith("ReorderOutput") else part or ""
+        found[last] = found.get(last, 0.0) + (spent_us + waiting_us) / 1e3
+        waiting_us = 0.0
+    if waiting_us:
+        found[""] = found.get("", 0.0) + waiting_us / 1e3
+    return found
+
+
+def _calls(events: Iterable[Mapping[str, Any]]) -> Iterable[list[Mapping[str, Any]]]:
+    """The kernels of each call: those inside one run of the session."""
+    known = [event for event in events if event.get("ph") == "X"]
+    kernels = [e for e in known if e.get("cat") == "Node" and str(e["name"]).endswith(_KERNEL)]
+    for run in sorted((e for e in known if e["name"] == "model_run"), key=lambda e: int(e["ts"])):
+        begin, end = int(run["ts"]), int(run["ts"]) + int(run["dur"])
+        yield [event for event in kernels if begin <= int(event["ts"]) <= end]
+
+
+def _names(timed: Iterable[Mapping[str, float]]) -> list[str]:
+    return list(dict.fromkeys(name for times in timed for name in times))

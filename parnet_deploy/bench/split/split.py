@@ -1,0 +1,297 @@
+"""Where the time of one call goes, for the plan that is really run."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...deployment import Deployment
+from ...errors import ParnetDeployError
+from ...machine.cores import share_cores
+from ...placement import Segment
+from ...plan import Plan
+from ...preprocess import Preprocessing, load_image
+from ...runtime.choose import PlanFiles, read_plan
+from ...runtime.session import Runtime
+from ...spec import IMAGE, LOGITS, ModelSpec
+from ..result import PartTime, Split, SplitRow
+from ..timeline import Call, read_timeline
+
+CPU = "onnxruntime"
+WARM_UP, CALLS = 3, 21
+PHOTO = (640, 480)  # width, height of the JPEG that is prepared, as of a common camera
+STAGES = {"stem": "stems", "stream": "streams", "fusion": "fusion", "head": "head"}
+_ORDER = ("copy in", "stems", "streams", "wait", "fusion", "head", "copy out")
+
+_COPIES = {f"{IMAGE} in": "copy in", f"{LOGITS} out": "copy out"}  # others: a lane waits for them
+
+PartTimes = Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was measured of a plan: each engine's parts by the profiler, and one traced call.
+
+    ``engines`` is empty where no profiler looks into engines, ``call`` None where nothing
+    overlaps.
+    """
+
+    whole_ms: float
+    engines: Mapping[str, PartTimes]
+    call: Call | None
+
+
+def measure_split(
+    directory: Path,
+    key: str,
+    image: NDArray[np.float32],
+    *,
+    threads: int | None = None,
+    on_stage: Callable[[str], None] = lambda text: None,
+) -> Split:
+    """Measure where the time of a call goes. Nothing is scaled: what is not explained is "other".
+
+    On the CPU each engine runs under ONNX Runtime's profiler, which makes it a little slower: then
+    "other" may be below zero. Where engines run side by side, the stages are those of the critical
+    path of a traced call. ``parts`` marks the longest path through the network, which is what a
+    call would take with a lane for every stream.
+
+    Args:
+        directory: The deployment.
+        key: The plan.
+        image: (N, C, H, W).
+        threads: Cores on the CPU; None: as the plan says.
+        on_stage: Called with what is being done, for progress.
+
+    Raises:
+        BackendError: The plan does not run here.
+    """
+    on_stage("where the time goes")
+    deployment = Deployment.open(directory)
+    files = read_plan(deployment, key)
+    overlaps = len({(s.device, s.lane) for s in files.plan.placement.segments}) > 1
+    with Runtime.open(directory, plan=key, threads=threads) as runtime:
+        whole_ms = _time_calls(runtime, image)
+        cores = runtime.describe()["facts"].get("cores")
+    call = None
+    if overlaps or files.plan.backend != CPU:
+        with Runtime.open(directory, plan=key, threads=threads, trace=True) as runtime:
+            for _ in range(WARM_UP + CALLS):
+                runtime(image)
+            timeline = read_timeline(runtime.timeline(), runtime.program, calls=CALLS)
+        call = timeline.typical
+    engines = {}
+    if files.plan.backend == CPU:
+        engines = _profile(files, deployment.spec, image, cores)
+    measured = Measured(whole_ms=whole_ms, engines=engines, call=call)
+    rows = split_rows(measured, files.plan)
+    before = _preprocess_row(deployment)
+    return Split(
+        source=_source(files.plan, measured),
+        whole_ms=whole_ms,
+        rows=[*([before] if before else []), *rows],
+        parts=_parts(deployment, files.plan, engines, image),
+    )
+
+
+def split_rows(measured: Measured, plan: Plan) -> list[SplitRow]:
+    """The stages of a call; together with "other" they are ``whole_ms``."""
+    times = dict.fromkeys(_ORDER, 0.0)
+    unknown = 0.0
+    segments = {segment.name: segment for segment in plan.placement.segments}
+    if measured.call is None:
+        for parts in measured.engines.values():
+            for part, spent_ms in parts.items():
+                if part:
+                    times[stage_of(part)] += spent_ms
+    else:
+        split = measured.call.critical_split()
+        times["wait"] = split["launching_us"] / 1e3
+        for span in measured.call.critical:
+            spent_ms = span.duration_us / 1e3
+            if span.kind != "engine":
+                times[_COPIES.get(span.name, "wait")] += spent_ms
+                continue
+            shares = shares_of(segments[span.name], measured.engines.get(span.name, {}))
+            unknown += spent_ms * (1 - sum(shares.values()))
+            for part, share in shares.items():
+                times[stage_of(part)] += spent_ms * share
+    rows = [_row(stage, times[stage], _how(stage, times[stage], measured)) for stage in _ORDER]
+    rest = measured.whole_ms - sum(times.values())
+    return [*rows, _row("other", rest, _how_other(rest, unknown))]
+
+
+def shares_of(segment: Segment, profiled: PartTimes) -> dict[str, float]:
+    """How an engine's time is divided among its parts: by its profile, or not if there is none."""
+    if len(segment.parts) == 1:
+        return {segment.parts[0]: 1.0}
+    total = sum(profiled.values())
+    if total <= 0:
+        stages = {stage_of(part) for part in segment.parts}
+        return {segment.parts[0]: 1.0} if len(stages) == 1 else {}
+    return {part: spent / total for part, spent in profiled.items() if part}
+
+
+def stage_of(part: str) -> str:
+    """``stream1`` -> streams."""
+    return STAGES[re.sub(r"\d+$", "", part)]
+
+
+def longest_path(spec: ModelSpec, times_ms: PartTimes) -> set[str]:
+    """The parts whose times add up to the longest way from the image to the logits."""
+    ends: dict[str, tuple[float, str | None]] = {}
+    writer = {part.output: part.name for part in spec.parts}
+    for part in spec.parts:
+        before = [writer[name] for name in part.inputs if name in writer]
+        last = max(before, key=lambda name: ends[name][0], default=None)
+        start = 0.0 if last is None else ends[last][0]
+        ends[part.name] = (start + times_ms.get(part.name, 0.0), last)
+    path: set[str] = set()
+    here: str | None = spec.parts[-1].name
+    while here is not None:
+        path.add(here)
+        here = ends[here][1]
+    return path
+
+
+def _profile(
+    files: PlanFiles, spec: ModelSpec, image: NDArray[np.float32], cores: int
+) -> dict[str, PartTimes]:
+    """Each engine by itself, on what those before it computed."""
+    from .profile import profile_engine
+
+    threads = share_cores(files.plan.placement, cores)
+    values: dict[str, NDArray[np.float32]] = {IMAGE: image}
+    found: dict[str, PartTimes] = {}
+    for segment in files.plan.placement.segments:
+        feeds = {name: values[name] for name in segment.inputs}
+        path = files.engines[segment.name]
+        found[segment.name], outputs = profile_engine(
+            path, feeds, spec, threads=threads[segment.name]
+        )
+        values |= outputs
+    return found
+
+
+def _parts(
+    deployment: Deployment,
+    plan: Plan,
+    engines: Mapping[str, PartTimes],
+    image: NDArray[np.float32],
+) -> list[PartTime]:
+    """Every part that the profiler saw; nothing where it saw none."""
+    spec, (batch, _, height, width) = deployment.spec, image.shape
+    times: dict[str, float] = {}
+    for parts in engines.values():
+        for name, spent_ms in parts.items():
+            if name and name not in times:  # a stem that is computed twice counts once
+                times[name] = spent_ms
+    if not times:
+        return []
+    critical, macs = longest_path(spec, times), spec.macs(height, width)
+    rows = []
+    for part in spec.parts:
+        spent_ms = times.get(part.name, 0.0)
+        moved = _bytes_moved(deployment, plan, part.name, image)
+        flops = 2 * macs[part.name] * batch
+        rows.append(
+            PartTime(
+                part=part.name,
+                ms=spent_ms,
+                macs=macs[part.name],
+                bytes=moved,
+                gflops=flops / spent_ms / 1e6 if spent_ms else 0.0,
+                share_of_peak=None,
+                critical=part.name in critical,
+            )
+        )
+    return rows
+
+
+def _bytes_moved(deployment: Deployment, plan: Plan, name: str, image: NDArray[np.float32]) -> int:
+    """Weights once, and what is read and written in float32, for the whole batch."""
+    spec, (batch, channels, height, width) = deployment.spec, image.shape
+    part = next(part for part in spec.parts if part.name == name)
+    shapes = [
+        (channels, height, width) if tensor == IMAGE else spec.tensors[tensor].shape(height, width)
+        for tensor in (*part.inputs, part.output)
+    ]
+    weights = deployment.artifacts.get(f"onnx/{name}.onnx", {}).get("bytes", 0)
+    return int(weights + 4 * batch * sum(int(np.prod(shape)) for shape in shapes))
+
+
+def _time_calls(runtime: Runtime, image: NDArray[np.float32]) -> float:
+    samples = []
+    for _ in range(WARM_UP + CALLS):
+        started = time.perf_counter_ns()
+        runtime(image)
+        samples.append((time.perf_counter_ns() - started) / 1e6)
+    return median(samples[WARM_UP:])
+
+
+def _preprocess_row(deployment: Deployment) -> SplitRow | None:
+    """Decoding and preparing a photograph, which comes before the call."""
+    if deployment.preprocessing is None:
+        return None
+    try:
+        from PIL import Image
+
+        preprocessing = Preprocessing.from_json(deployment.preprocessing)
+        file = io.BytesIO()
+        Image.fromarray(_photo()).save(file, format="JPEG", quality=90)
+        samples = []
+        for _ in range(WARM_UP + CALLS):
+            started = time.perf_counter_ns()
+            load_image(file.getvalue(), preprocessing)
+            samples.append((time.perf_counter_ns() - started) / 1e6)
+    except (ImportError, ParnetDeployError):
+        return None
+    how = f"decode, resize and normalise a JPEG of {PHOTO[0]}x{PHOTO[1]}, one thread; not in a call"
+    return _row("preprocess", median(samples[WARM_UP:]), how)
+
+
+def _photo() -> NDArray[np.uint8]:
+    """Smooth colours with some grain, for a JPEG of ordinary size."""
+    width, height = PHOTO
+    y, x = np.mgrid[0:height, 0:width]
+    waves = np.stack([np.sin(x / 40 + k) * np.cos(y / 50 - k) for k in range(3)], axis=-1)
+    grain = np.random.default_rng(0).normal(0, 6, waves.shape)
+    pixels: NDArray[np.uint8] = np.clip(128 + 90 * waves + grain, 0, 255).astype(np.uint8)
+    return pixels
+
+
+def _row(stage: Any, spent_ms: float, how: str) -> SplitRow:
+    return SplitRow(stage=stage, ms=spent_ms, how=how)
+
+
+def _how(stage: str, spent_ms: float, measured: Measured) -> str:
+    if stage in ("copy in", "copy out") and not spent_ms:
+        return "none: read and written in place"
+    if stage == "wait":
+        alone = measured.call is None
+        return "none: one engine" if alone else "other lanes, launches, copies between devices"
+    return "profiled" if measured.call is None else "on the critical path"
+
+
+def _how_other(rest: float, unknown: float) -> str:
+    if rest < 0:
+        return "below zero, for the profiler made the engine slower than in a call"
+    if unknown > 0:
+        return f"host, and {unknown:.3g} ms of engines of which nobody sees the inside"
+    return "host: Python, binding, and what the profiler does not name"
+
+
+def _source(plan: Plan, measured: Measured) -> str:
+    inside = "ONNX Runtime's profiler" if measured.engines else "no profiler looks into engines"
+    if measured.call is None:
+        return f"{inside}; parts run in turn, the critical path is that of a lane for every stream"
+    return f"traced call of the placement {plan.placement.name}, its critical path; {inside}"

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parnet_deploy.bench.bench_step import BenchOptions, bench_to_deployment
+from parnet_deploy.bench.split import explain as explain_module
+from parnet_deploy.bench.split import split as split_module
+from parnet_deploy.bench.split.roofline import add_shares, measure_roofline
+from parnet_deploy.bench.split.split import measure_split
+from parnet_deploy.builder.build import BuildOptions, build_to_deployment
+from parnet_deploy.deployment import Deployment
+from parnet_deploy.errors import MissingExtraError
+from parnet_deploy.export.export_step import export_to_deployment
+from parnet_deploy.export.fuse_step import fuse_to_deployment
+from parnet_deploy.steps import read_reference
+
+CHECKPOINT = Path(__file__).parents[3] / "examples/digits/digits.pth.tar"
+STAGES = ["copy in", "stems", "streams", "wait", "fusion", "head", "copy out", "other"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("split") / "digits"
+    fuse_to_deployment(CHECKPOINT, directory)
+    export_to_deployment(directory)
+    for placement in ("one", "streams"):
+        build_to_deployment(directory, BuildOptions(placement=placement, threads=2))
+    options = BuildOptions(placement="streams", backend="fake", gpus=(0, 1, 2))
+    build_to_deployment(directory, options)
+    return directory
+
+
+def image_of(directory: Path) -> np.ndarray:
+    return read_reference(Deployment.open(directory)).image
+
+
+def plans(directory: Path) -> dict[str, str]:
+    about = Deployment.open(directory).plans
+    return {f"{plan['backend']}, {plan['placement']}": key for key, plan in about.items()}
+
+
+@pytest.mark.parametrize("name", ["onnxruntime, one", "onnxruntime, streams"])
+def test_the_rows_add_up_to_the_call(built: Path, name: str) -> None:
+    found = measure_split(built, plans(built)[name], image_of(built))
+    assert [row["stage"] for row in found["rows"]] == ["preprocess", *STAGES]
+    inside = [row["ms"] for row in found["rows"][1:]]
+    assert sum(inside) == pytest.approx(found["whole_ms"])
+    assert all(row["how"] for row in found["rows"])
+    stages = {row["stage"]: row["ms"] for row in found["rows"]}
+    assert min(stages[name] for name in ("preprocess", "stems", "streams", "head")) > 0
+    spec = Deployment.open(built).spec
+    assert [part["part"] for part in found["parts"]] == [part.name for part in spec.parts]
+    assert all(part["ms"] > 0 for part in found["parts"]), "every block kept its name"
+    assert {part["part"] for part in found["parts"] if part["critical"]} >= {"stem0", "head"}
+
+
+def test_macs_and_bytes_are_those_of_the_network(built: Path) -> None:
+    image = image_of(built)
+    pair = np.concatenate([image, image])
+    key = plans(built)["onnxruntime, one"]
+    single, double = (measure_split(built, key, x)["parts"] for x in (image, pair))
+    opened = Deployment.open(built)
+    assert {part["part"]: part["macs"] for part in single} == opened.spec.macs(*image.shape[2:])
+    for one, two in zip(single, double, strict=True):
+        weights = opened.artifacts[f"onnx/{one['part']}.onnx"]["bytes"]
+        assert two["bytes"] - one["bytes"] == one["bytes"] - weights, "activations count twice"
+
+
+def test_engines_without_a_profiler_are_not_guessed_at(built: Path) -> None:
+    key = next(key for name, key in plans(built).items() if name.startswith("fake"))
+    found = measure_split(built, key, image_of(built))
+    assert found["parts"] == []
+    assert "no profiler" in found["source"]
+    stages = {row["stage"]: row["ms"] for row in found["rows"]}
+    assert min(stages["copy in"], stages["copy out"], stages["wait"]) > 0, "copies and launches"
+    assert sum(row["ms"] for row in found["rows"][1:]) == pytest.approx(found["whole_ms"])
+
+
+def test_time_that_is_below_zero_is_said(monkeypatch, built: Path) -> None:
+    monkeypatch.setattr(split_module, "_time_calls", lambda runtime, image: 1e-6)
+    found = measure_split(built, plans(built)["onnxruntime, one"], image_of(built))
+    assert found["rows"][-1]["ms"] < 0
+    assert "below zero" in found["rows"][-1]["how"]
+
+
+def test_the_roofline_bounds_what_it_is_said_to_bound(built: Path) -> None:
+    opened, key = Deployment.open(built), plans(built)["onnxruntime, one"]
+    report = bench_to_deployment(
+        Path(shutil.copytree(built, built.with_name("copy"))),
+        BenchOptions(plan=key, rounds=1, mode="saturated"),
+    ).report
+    roofline, split = report["roofline"], report["split"]
+    assert roofline["peak_gflops"] > 0 < roofline["bandwidth_gbs"]
+    flops = 2 * sum(opened.spec.macs(32, 32).values())
+    assert roofline["gflops"] == pytest.approx(flops / split["whole_ms"] / 1e6)
+    assert roofline["share_of_peak"] == roofline["gflops"] / roofline["peak_gflops"]
+    moved = sum(part["bytes"] for part in split["parts"])
+    assert roofline["intensity"] == pytest.approx(flops / moved)
+    bound = roofline["intensity"] * roofline["bandwidth_gbs"] >= roofline["peak_gflops"]
+    assert roofline["bound"] == ("arithmetic" if bound else "memory")
+    for part in split["parts"]:
+        assert part["share_of_peak"] == part["gflops"] / roofline["peak_gflops"]
+    again = measure_roofline(report["subject"], split, threads=1)
+    add_shares(split, again)
+    assert split["parts"][0]["share_of_peak"] != part["share_of_peak"]
+
+
+def test_a_missing_package_is_a_reason_and_not_the_end(monkeypatch, built: Path) -> None:
+    def missing(*names: str) -> None:
+        raise MissingExtraError("onnx", "export")
+
+    monkeypatch.setattr(explain_module, "import_for", missing)
+    key = plans(built)["onnxruntime, one"]
+    subject = {"plan": key, "backend": "onnxruntime", "precision": "fp32"}
+    split, roofline, why = explain_module.explain(built, subject, image_of(built), threads=1)
+    assert split is not None
+    assert roofline is None
+    assert "onnx" in why["roofline"]
