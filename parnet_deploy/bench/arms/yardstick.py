@@ -76,7 +76,7 @@ def open_yardstick(*, threads: int | None = None, repeats: int = 1, **others: An
         note=f"{NAME}: fixed convolutions, {repeats} times, for comparing reports",
         load_ms=load_ms,
         model_bytes=len(model),
-        parameters=sum(weight.size for weight in _weights().values()),
+        parameters=sum(weight.size for weight in yardstick_weights().values()),
         macs=repeats * MACS,
         facts={"version": VERSION, "threads": threads or usable_cores(), "repeats": repeats},
         self_check=SelfCheck(what=f"the stored answer of {NAME}", error=error, limit=LIMIT),
@@ -131,7 +131,7 @@ def yardstick_model() -> bytes:
         YARDSTICK,
         [make.make_tensor_value_info("x", number, list(yardstick_input().shape))],
         [make.make_tensor_value_info("answer", number, [1, _OUTPUTS])],
-        [onnx.numpy_helper.from_array(value, name) for name, value in _weights().items()],
+        [onnx.numpy_helper.from_array(value, name) for name, value in yardstick_weights().items()],
     )
     opset = [make.make_opsetid("", _OPSET)]
     model = make.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION)
@@ -139,7 +139,7 @@ def yardstick_model() -> bytes:
     return data
 
 
-def _weights() -> dict[str, Array]:
+def yardstick_weights() -> dict[str, Array]:
     """Of each convolution (outputs, inputs, k, k), in a range that keeps what flows at size."""
     return {
         name: _numbers(name, (outputs, inputs, kernel, kernel), (12 / (inputs * kernel**2)) ** 0.5)
