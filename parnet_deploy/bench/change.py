@@ -16,7 +16,7 @@ from .statistics import interval
 Verdict = Literal["regression", "faster", "unchanged", "too noisy to tell"]
 
 MARGIN = 0.05
-"""Between two runs of the same on one machine; found with ``benchmarks/regression.py``."""
+"""Between two runs of the same on one machine; ``benchmarks/regression.py`` measures what it is."""
 MARGIN_BY_TIME = 0.15
 """The same without a yardstick on a CPU, whose clocks and neighbours then count in full."""
 RESOLVED = 0.10
