@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -80,6 +81,7 @@ def bench_to_deployment(
     *,
     arms: Sequence[ArmSpec] = (),
     timeline: Mapping[str, Any] | None = None,
+    check: Callable[[Subject], None] = lambda subject: None,
     on_stage: Progress = lambda text: None,
 ) -> StepResult:
     """Time the chosen plan and other arms in turns, and keep every sample.
@@ -93,6 +95,7 @@ def bench_to_deployment(
         options: What to run and how long.
         arms: Arms that are in no table.
         timeline: The report of ``trace_to_deployment``, to stand in this one.
+        check: Called with what is to be measured, before it is; may raise.
         on_stage: Called with what is being done, for progress.
 
     Returns: A result whose report is a ``BenchReport``.
@@ -103,6 +106,11 @@ def bench_to_deployment(
     """
     options = options or BenchOptions()
     deployment = Deployment.open(directory)
+    if not os.access(directory, os.W_OK):
+        raise SpecError(
+            f"deployment {directory}: cannot be written to, and a report must be. Copy it to where "
+            "it can."
+        )
     reference = read_reference(deployment)
     image, logits = (
         np.concatenate([values] * options.batch) for values in (reference.image, reference.logits)
@@ -111,6 +119,7 @@ def bench_to_deployment(
     with Runtime.open(directory, plan=options.plan, backend=options.backend) as runtime:
         about = runtime.describe()
     subject = _subject(deployment, about, (options.batch, *image.shape[2:]))
+    check(subject)
     threads = about["facts"].get("cores") or usable_cores()
     specs = [
         arm_spec(
@@ -125,10 +134,9 @@ def bench_to_deployment(
         for name in dict.fromkeys((OURS, *options.vs, *_yardsticks(subject)))
     ]
     repeats = yardstick_repeats(subject["macs"] * options.batch)
+    unit = {"repeats": repeats, "threads": usable_cores()}  # the machine's, whatever the plan uses
     specs = [
-        replace(spec, options={**spec.options, "repeats": repeats})
-        if spec.name == YARDSTICK
-        else spec
+        replace(spec, options={**spec.options, **unit}) if spec.name == YARDSTICK else spec
         for spec in specs
     ]
     with Contest([*specs, *arms], image, logits, on_stage=on_stage) as contest:
@@ -142,7 +150,7 @@ def bench_to_deployment(
         after = capture(deployment.digest)
     curves = []
     if options.curves is not None:
-        wanted = replace(options.curves, plan=subject["plan"])
+        wanted = replace(options.curves, plan=subject["plan"], backend=subject["backend"])
         curves = sweep(directory, wanted, on_stage=on_stage)
     split, roofline, unexplained = explain(
         directory, subject, image, threads=threads, on_stage=on_stage

@@ -15,6 +15,7 @@ from .statistics import interval
 
 Verdict = Literal["regression", "faster", "unchanged", "too noisy to tell"]
 
+MIN_SAMPLES = 20  # of each run, for a verdict
 MARGIN = 0.05
 """Between two runs of the same on one machine; ``benchmarks/regression.py`` measures what it is."""
 MARGIN_BY_TIME = 0.15

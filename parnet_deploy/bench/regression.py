@@ -16,7 +16,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 
 from ..errors import CheckFailedError, SpecError
-from .change import MARGIN, MARGIN_BY_TIME, Verdict, change_between, judge
+from .change import MARGIN, MARGIN_BY_TIME, MIN_SAMPLES, Verdict, change_between, judge
 from .environment import same_machine
 from .regression_words import (
     HOST_BACKENDS,
@@ -28,7 +28,7 @@ from .regression_words import (
     percent,
     warn,
 )
-from .result import OURS, SCHEMA, YARDSTICK, ArmResult, BenchReport
+from .result import OURS, SCHEMA, YARDSTICK, ArmResult, BenchReport, Subject
 from .statistics import block_length
 
 _SUBJECT = ("backend", "simulated", "batch", "input_size")
@@ -56,17 +56,47 @@ def read_bench_report(path: Path) -> BenchReport:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SpecError(f"report {path}: cannot be read: {error}.") from error
     schema = found.get("schema") if isinstance(found, dict) else None
     missing = BenchReport.__required_keys__ - set(found) if schema == SCHEMA else set()
-    if schema != SCHEMA or missing or OURS not in found["arms"]:
+    if schema != SCHEMA or missing or not _readable(found):
         raise SpecError(
             f"report {path}: got {'no bench report' if schema is None else f'schema {schema}'}, "
             f"expected a whole one of schema {SCHEMA}. Run: parnet-deploy bench."
         )
     report: BenchReport = found
     return report
+
+
+def _readable(found: Any) -> bool:
+    """Whether everything is there that a comparison uses: it is compared with itself."""
+    try:
+        if any(count < 1 for count in found["rounds"].values()):
+            return False
+        for arm in found["arms"].values():
+            for mode in arm["modes"].values():
+                samples = np.asarray(mode["samples_ms"], np.float64)
+                if samples.ndim != 1 or not samples.size or not (samples > 0).all():
+                    return False
+                if not np.isfinite(samples).all():
+                    return False
+        compare_reports(found, found)
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError, SpecError):
+        return False
+    return OURS in found["arms"]
+
+
+def check_subject(old: BenchReport, subject: Subject) -> None:
+    """Refuse a report of another backend, batch or input size, before anything is timed.
+
+    Raises:
+        SpecError: They differ; the message says in what.
+    """
+    then, now = ({**found} for found in (old["subject"], subject))
+    names = ("backend", "batch", "input_size")
+    changed = [name for name in names if then.get(name) != now[name]]
+    _refuse([f"{name}: {then.get(name)} then, {now[name]} now" for name in changed])
 
 
 def check_machine(old: BenchReport, environment: Mapping[str, Any]) -> None:
@@ -186,8 +216,9 @@ def _mode_change(
     change = change_between(list(series[0]), list(series[1]), (blocks[0], blocks[1]))
     disturbed = any(disturbed_by_others(report) for report in (old, new))
     then, now = (one["quantiles_ms"]["p99"] for one in ours)
+    few = min(map(len, series)) < MIN_SAMPLES
     return ModeChange(
-        verdict=judge(change, margin, disturbed=disturbed),
+        verdict="too noisy to tell" if few else judge(change, margin, disturbed=disturbed),
         change=change,
         margin=margin,
         ours_ms=(medians[0], medians[1]),

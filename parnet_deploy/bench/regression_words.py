@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TypedDict
 
 from .change import FOREIGN_SHARE, MARGIN_BY_TIME, Verdict
-from .result import BenchReport, Interval
+from .result import OURS, BenchReport, Interval
 
 HOST_BACKENDS = ("onnxruntime", "openvino", "fake")
 """What runs on the CPU, as the yardstick does: the yardstick says nothing about a GPU."""
@@ -103,6 +103,9 @@ def other_differences(old: BenchReport, new: BenchReport, *, by_time: bool) -> I
         if then != now:
             short = [text[:12] if name == "digest" else text for text in (str(then), str(now))]
             yield f"{name}: {short[0]} then, {short[1]} now"
+    then, now = (report["arms"][OURS]["facts"].get("cores") for report in (old, new))
+    if then != now:
+        yield f"threads: {then} then, {now} now"
     sides = old["environment"], new["environment"]
     for name in ("governor", "turbo", "system", "python"):
         then, now = (side.get(name) for side in sides)

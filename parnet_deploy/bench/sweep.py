@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..deployment import Deployment
-from ..errors import ParnetDeployError, SpecError
+from ..errors import ExecutionError, ParnetDeployError, SpecError
 from ..machine.cores import usable_cores
 from ..reference import random_image
 from ..runtime.session import Runtime
@@ -137,9 +137,15 @@ def _curve(over: Over, subject: _Subject, options: SweepOptions, on_stage: Progr
         )
         with contest:
             contest.check()
-            samples = contest.rounds("saturated", options.rounds, options.budget_s)
             points.left_out.update(contest.left_out)
-        found = list(_timed(over, samples, contest.calls, points.questions))
+            samples: Mapping[str, Sequence[float]] = {}
+            if contest.entrants:
+                try:
+                    samples = contest.rounds("saturated", options.rounds, options.budget_s)
+                except ExecutionError as error:  # what else was measured stands without it
+                    points.left_out.update(dict.fromkeys(contest.entrants, str(error)))
+            notes = {name: entrant.note for name, entrant in contest.entrants.items()}
+        found = list(_timed(over, samples, contest.calls, points.questions, notes))
     return Curve(over=over, points=found, left_out=points.left_out)
 
 
@@ -148,11 +154,14 @@ def _timed(
     samples: Mapping[str, Sequence[float]],
     calls: int,
     questions: Mapping[str, Question],
+    notes: Mapping[str, str],
 ) -> Iterator[CurvePoint]:
     for value, taken in samples.items():
         found = interval(taken, block=max(calls, block_length(taken)))
         images = len(questions[value].image)
-        note = f"{found['value'] / images:.3g} ms an image" if over == "batch" else ""
+        note = notes[value] if over == "variant" else ""
+        if over == "batch":
+            note = f"{found['value'] / images:.3g} ms an image"
         yield CurvePoint(value=value, ms=found, note=note)
 
 

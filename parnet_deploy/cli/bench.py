@@ -48,7 +48,7 @@ also comparison: verdict, by, old_written, new_written, modes, costs, failures, 
 Exit code 3 if an arm answers anything else than the trained network; nothing is timed then. With
 --compare also if the deployment is slower than in that report, beyond noise, or takes over 10 %
 more memory; what others do to this machine is told by the yardstick, a fixed computation that is
-always timed beside. A report of another machine is refused.
+timed beside on the CPU. A report of another machine is refused.
 """
 
 
@@ -145,10 +145,16 @@ def command(
     every sample is kept. Engines that are missing are built first.
     """
     directory = common.find(deployment)
+    if compare is not None and compare.resolve() == (directory / "reports/bench.json").resolve():
+        raise click.UsageError(
+            f"--compare {compare}: this run overwrites it. Keep a copy, and compare with that: "
+            f"cp {compare} before.json"
+        )
     old = None if compare is None else read_older(compare)
     if plan is None:
         ensure_built(directory, common.output, backend=backend)
     from ..bench.bench_step import BenchOptions, bench_to_deployment
+    from ..bench.regression import check_subject
     from ..bench.report.evidence import gather
     from ..bench.result import BENCH_PAGE
     from ..bench.sweep import SweepOptions
@@ -177,7 +183,13 @@ def command(
             picture = render.printable(directory / PICTURE)
             drawing = ["", *draw_timeline_table(traced, picture)]
             options = replace(options, plan=traced["plan"])
-        result = bench_to_deployment(directory, options, timeline=traced, on_stage=report)
+        result = bench_to_deployment(
+            directory,
+            options,
+            timeline=traced,
+            check=lambda subject: None if old is None else check_subject(old, subject),
+            on_stage=report,
+        )
     document = {
         "deployment": str(directory),
         "name": directory.name,

@@ -75,10 +75,13 @@ def _draw(findings: list[Finding], version: str) -> list[RenderableType]:
             mark = Text(*_MARKS[found.status])
             grid.add_row(mark, found.name, Text(render.printable(found.fix or "")))
         items += ["", Text("what to do", style="bold"), grid]
-    missing = [f for f in findings if f.group.startswith("packages") and f.status == "missing"]
+    missing = [f.name for f in findings if f.group == "verbs" and f.status == "missing"]
     ready = [f.name for f in findings if f.group == "backends" and f.status == "ok"]
     if not missing and ready:
         verdict = Text(f"Every verb works here. Backends: {', '.join(ready)}.", style="ok")
     else:
-        verdict = Text("Some verbs do not work here; see above.", style="warn")
+        verdict = Text(
+            f"Some verbs do not work here: {', '.join(missing) or 'no backend is ready'}.",
+            style="warn",
+        )
     return [*items, "", verdict]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Iterator
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from .finding import Finding
 from .gpu import examine_gpus
 from .system import examine_devices, examine_libraries, examine_limits
 from .verbs import examine_verbs, int8_text
+from .versions import installed
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "": ("numpy", "click", "rich"),
-    "cpu": ("onnxruntime",),
+    "cpu": ("onnxruntime|onnxruntime-gpu",),
     "export": ("torch", "onnx", "onnxscript", "safetensors"),
     "images": ("pillow",),
     "serve": (
@@ -36,7 +37,9 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "prometheus-client",
     ),
 }
-"""Packages by the extra that installs them; "" is what is always there."""
+"""Packages by the extra that installs them; "" is what is always there. Of "a|b" one will do."""
+
+_OPTIONAL = ("uvloop",)
 
 _CHECKS = {
     "tensorrt": ("parnet_deploy.runtime.tensorrt.compat", "load_tensorrt"),
@@ -83,17 +86,18 @@ def examine(engines: Path, *, deep: bool = False) -> Iterator[Finding]:
 
 def _package(extra: str, name: str) -> Finding:
     group = f"packages [{extra}]" if extra else "packages"
-    try:
-        return Finding(group=group, name=name, status="ok", detail=metadata.version(name))
-    except metadata.PackageNotFoundError:
-        wanted = f"parnet-deploy[{extra}]" if extra else "parnet-deploy"
-        return Finding(
-            group=group,
-            name=name,
-            status="missing",
-            detail=f"not installed; needed by {_FOR[extra]}",
-            fix=f"pip install '{wanted}'",
-        )
+    for each in name.split("|"):
+        version = installed(each)
+        if version is not None:
+            return Finding(group=group, name=each, status="ok", detail=version)
+    wanted = f"parnet-deploy[{extra}]" if extra else "parnet-deploy"
+    return Finding(
+        group=group,
+        name=name.partition("|")[0],
+        status="absent" if name in _OPTIONAL else "missing",
+        detail=f"not installed; needed by {_FOR[extra]}",
+        fix=f"pip install '{wanted}'",
+    )
 
 
 def _backends(gpus: GpuReport) -> Iterator[Finding]:

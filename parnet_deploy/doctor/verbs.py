@@ -10,7 +10,11 @@ from .versions import installed
 
 GROUP = "verbs"
 
-_CPU, _EXPORT = ("onnxruntime", "onnxruntime-gpu"), ("torch", "onnx", "onnxscript", "safetensors")
+_TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+_CPU, _EXPORT = (
+    ("onnxruntime", "onnxruntime-gpu", *_TENSORRT),
+    ("torch", "onnx", "onnxscript", "safetensors"),
+)
 _SERVE = ("uvicorn", "httptools", "grpcio", "protobuf", "orjson", "prometheus-client")
 
 _TRAINED = tuple(((name,), "export") for name in _EXPORT)
@@ -77,6 +81,7 @@ def int8_text(isa: list[str]) -> str:
 
 
 def _arms() -> str:
-    arms = {"torch": "torch", "onnxruntime": "ResNets", "openvino": "openvino"}
-    found = [text for package, text in arms.items() if installed(package)]
-    return ", ".join(found) or "nothing else: neither torch nor onnxruntime is installed"
+    found = [name for name in ("torch", "openvino") if installed(name)]
+    if installed("onnx") and any(map(installed, ("onnxruntime", "onnxruntime-gpu"))):
+        found.insert(0, "ResNets")
+    return ", ".join(found) or "nothing else: torch, or onnx and onnxruntime, are not installed"

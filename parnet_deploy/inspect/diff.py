@@ -133,7 +133,7 @@ def _apart(found: BlockChange) -> str | None:
     if _side(found) != "changed":
         return None
     if found.change is None:
-        return "other tensors or shapes"
+        return "other tensors or shapes, or numbers that are not finite"
     return f"by {found.change:.1e} of its largest weight"
 
 

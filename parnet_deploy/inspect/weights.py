@@ -125,6 +125,8 @@ def _hash(tensors: Weights) -> str:
 def _change(first: Weights | None, second: Weights | None) -> float | None:
     if first is None or second is None or _shapes(first) != _shapes(second):
         return None
+    if not all(np.isfinite(t).all() for side in (first, second) for t in side.values()):
+        return None
     largest = max(_largest(tensor) for tensor in first.values())
     with np.errstate(invalid="ignore"):  # Inf - Inf
         apart = max(_largest(tensor.astype(np.float64) - second[k]) for k, tensor in first.items())

@@ -13,6 +13,7 @@ from ...extras import import_for
 from ..result import Roofline, Split, Subject
 from .split import CPU, measure_split
 
+_CAUGHT = (ParnetDeployError, OSError, ValueError, RuntimeError)
 _PEAK_OF = "the peak that is measured is that of float32 on the CPU"
 
 
@@ -35,7 +36,7 @@ def explain(
     """
     try:
         split = measure_split(directory, subject["plan"], image, threads=threads, on_stage=on_stage)
-    except ParnetDeployError as error:  # the figures of the contest stand without it
+    except _CAUGHT as error:  # the figures of the contest stand without it
         return None, None, {"split": str(error), "roofline": "there is no split"}
     if subject["backend"] != CPU or subject["precision"] != "fp32":
         return split, None, {"roofline": f"the plan is another, and {_PEAK_OF}"}
@@ -44,6 +45,11 @@ def explain(
         module = import_for("parnet_deploy.bench.split.roofline", "export")
     except MissingExtraError as error:
         return split, None, {"roofline": str(error)}
-    roofline: Roofline = module.measure_roofline(subject, split, threads=threads)
-    module.add_shares(split, roofline)
+    if not split["parts"]:
+        return split, None, {"roofline": "no part of the network was seen by itself"}
+    try:
+        roofline: Roofline = module.measure_roofline(subject, split, threads=threads)
+    except _CAUGHT as error:
+        return split, None, {"roofline": str(error)}
+    module.add_shares(split, roofline, batch=subject["batch"])
     return split, roofline, {}

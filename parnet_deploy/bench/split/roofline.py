@@ -54,10 +54,12 @@ def measure_roofline(subject: Subject, split: Split, *, threads: int) -> Rooflin
     )
 
 
-def add_shares(split: Split, roofline: Roofline) -> None:
-    """Say of each part which share of the peak it reaches."""
+def add_shares(split: Split, roofline: Roofline, *, batch: int) -> None:
+    """Say of each part which share it reaches of what is possible at its own intensity."""
     for part in split["parts"]:
-        part["share_of_peak"] = part["gflops"] / roofline["peak_gflops"]
+        intensity = 2 * part["macs"] * batch / max(1, part["bytes"])
+        possible = min(roofline["peak_gflops"], intensity * roofline["bandwidth_gbs"])
+        part["share_of_peak"] = part["gflops"] / possible if possible else None
 
 
 def _best_s(kind: str, operand: Any, threads: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -65,8 +66,19 @@ class Bisection:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
-        checks = {name: [p.to_json() for p in getattr(self, name)] for name in ("engines", "whole")}
-        return {**asdict(self), **checks, "differs": list(self.differs)}
+        checks = {
+            name: [_finite(parity.to_json()) for parity in getattr(self, name)]
+            for name in ("engines", "whole")
+        }
+        return _finite({**asdict(self), **checks, "differs": list(self.differs)})
+
+
+def _finite(data: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: an error that is no number is None."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in data.items()
+    }
 
 
 def bisect_plan(
@@ -104,7 +116,7 @@ def bisect_plan(
                 )
         except CheckFailedError as error:  # the canary
             return Bisection(**about, found=True, whole=[], limit=limit, differs=[str(error)])
-        worst = max(whole, key=lambda check: check.error)
+        worst = max(whole, key=lambda check: (not check.finite, check.error))
         return Bisection(
             **about, found=not all(whole), whole=whole, error=worst.error, limit=worst.tolerance
         )
