@@ -123,6 +123,8 @@ def test_a_command_that_does_not_exist_is_noticed(line: str, why: str) -> None:
         ("a\n...\nz", "a\nb\nc\nz", False, True),
         ("a\n...\nz", "a\nz", False, True),
         ("a\n...", "b\na", False, False),
+        ("took ...", "took 1 ms", False, True),
+        ("took ...", "left 1 ms", False, False),
         ("447 of 450", "446 of 450", False, False),
         ("took  0.31 ms   ✓", "took 12.5 ms", True, True),
         ("error 2.6e-07", "error 1e-8", True, True),
