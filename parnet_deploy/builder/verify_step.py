@@ -67,6 +67,7 @@ def verify_to_deployment(
         reference = read_reference(deployment, source.reference)
         values = part_values(deployment, reference.image, source)
         checks = verify_engines(deployment.spec, files.plan, files.engines, values, tolerance=limit)
+        _require(checks, key)
         with Runtime.open(directory, plan=key) as runtime:
             image, logits, batch = reference.image, reference.logits, runtime.max_batch
             checks += verify_whole(runtime, image, logits, max_batch=batch, tolerance=limit)
@@ -93,7 +94,10 @@ def _verify_images(runtime: Runtime, images: Images, trained: Network) -> Parity
 
 def _require(checks: Sequence[Parity], key: str) -> None:
     for check in checks:
-        check.require()
+        if not check:
+            raise CheckFailedError(
+                f"parity: plan {key}, {check}. Where it begins: parnet-deploy verify --bisect."
+            )
         if check.top1_equal is not None and check.top1_equal < 1:
             raise CheckFailedError(
                 f"parity: plan {key}, {check.what}: top-1 differs for "

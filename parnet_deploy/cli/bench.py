@@ -23,7 +23,13 @@ Examples:
   parnet-deploy bench
   parnet-deploy bench digits --vs torch --budget 60 --batch 4
   parnet-deploy bench digits --vs none --mode paced --rate 15
+  parnet-deploy bench digits --vs onnxruntime,resnet34,engines/other
   parnet-deploy bench --timeline
+
+\b
+NAMES: torch, torch-compile, onnxruntime, openvino, resnet18, resnet34,
+resnet50, resnet101, or the directory of another deployment. ResNets have
+random weights, the classes and the input size of the deployment.
 
 \b
 JSON: deployment, name, skipped, report: schema, written, environment, subject, rounds (by mode),

@@ -23,11 +23,14 @@ Examples:
   parnet-deploy verify
   parnet-deploy verify digits --plan onnxruntime-fp32-auto
   parnet-deploy verify digits --images calibration/digits/eval
+  parnet-deploy verify digits --bisect
 
 \b
 JSON: deployment, name, skipped, images (count, compared, why_not), report (artifacts,
 not_compared: plans that images say nothing about, plans: per
-plan its checks with error, tolerance, passed).
+plan its checks with error, tolerance, passed). With --bisect: deployment, name, plans (by key:
+found, engine, part, layer (name, op, block, output), error, limit, method, differs, engines,
+whole).
 
 \b
 Exit code 3 if an engine gives another answer than the trained network.
@@ -43,18 +46,34 @@ Exit code 3 if an engine gives another answer than the trained network.
     multiple=True,
     help="Images, or a folder, that the trained network answers too; repeatable.",
 )
+@click.option(
+    "--bisect",
+    is_flag=True,
+    help="Find the first part and layer where an engine leaves the reference. Saves nothing.",
+)
 @verb
 def command(
-    common: Common, deployment: str | None, plans: tuple[str, ...], images: tuple[Path, ...]
+    common: Common,
+    deployment: str | None,
+    plans: tuple[str, ...],
+    images: tuple[Path, ...],
+    bisect: bool,
 ) -> None:
     """Hold every built engine against the trained network again.
 
     Each engine alone, the whole alone and inside a batch, on the stored reference; with --images
     also every image, where the same top answer is required.
     """
+    if bisect and images:
+        raise click.UsageError("--bisect compares on the stored reference: leave out --images.")
     directory = common.find(deployment)
     if not plans:
         ensure_built(directory, common.output)
+    if bisect:
+        from .bisect import bisect_plans
+
+        bisect_plans(common, directory, plans)
+        return
     with needs("export"):
         from ..builder.verify_step import verify_to_deployment
     with common.output.progress("verify") as report:

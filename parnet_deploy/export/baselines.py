@@ -7,36 +7,67 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..errors import BackendError, DeviceUnavailableError
 from ..machine.cores import usable_cores
 from ..measure import Arm
 from ..runtime.onnxruntime.cpu import open_session
 from .model import ParNet
 
 Array = NDArray[np.float32]
+Network = Callable[[Array], Array]
 
 
-def torch_arm(model: ParNet) -> Arm:
-    """The training form in eager PyTorch, on every usable core."""
-    torch.set_num_threads(usable_cores())
+def torch_arm(model: ParNet, *, threads: int | None = None, gpu: int | None = None) -> Arm:
+    """The training form in eager PyTorch, on every usable core or on a GPU.
 
-    def run(image: Array) -> Array:
-        with torch.inference_mode():
-            logits: Array = model(torch.from_numpy(image)).numpy()
-        return logits
+    Raises:
+        DeviceUnavailableError: This PyTorch has no such GPU.
+    """
+    device = _prepare(threads, gpu)
+    return Arm(
+        name="torch",
+        run=_caller(model.to(device), device),
+        load_ms=None,
+        note=f"training form, eager, {_place_text(device)}",
+    )
 
-    note = f"training form, eager, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    return Arm(name="torch", run=run, load_ms=None, note=note)
+
+def compiled_arm(
+    model: ParNet, image: Array, *, threads: int | None = None, gpu: int | None = None
+) -> Arm:
+    """The training form under ``torch.compile`` in its default mode, already compiled.
+
+    Shapes: image (N, C, H, W); another batch would be compiled again.
+
+    Raises:
+        DeviceUnavailableError: This PyTorch has no such GPU.
+        BackendError: The compiler failed; without a C++ compiler it does on the CPU.
+    """
+    device = _prepare(threads, gpu)
+    run = _caller(torch.compile(model.to(device)), device)
+    started = time.perf_counter_ns()
+    try:
+        with _silence():
+            run(image)
+    except Exception as error:  # whatever a compiler raises; its classes are private
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise BackendError(
+            f"torch.compile: {type(error).__name__}: {said}. On the CPU it needs a C++ compiler."
+        ) from error
+    load_ms = (time.perf_counter_ns() - started) / 1e6
+    note = f"training form, torch.compile, {_place_text(device)}"
+    return Arm(name="torch-compile", run=run, load_ms=load_ms, note=note)
 
 
-def unfused_arm(model: ParNet, image: Array) -> Arm:
-    """What ``torch.onnx.export`` makes of the training form, on ONNX Runtime.
+def unfused_graph(model: ParNet, image: Array) -> bytes:
+    """What ``torch.onnx.export`` makes of the training form: a serialized ONNX model.
 
     Shapes: image (N, C, H, W); the batch stays fixed in this graph.
     """
@@ -45,7 +76,13 @@ def unfused_arm(model: ParNet, image: Array) -> Arm:
             model, (torch.from_numpy(image),), dynamo=True, input_names=["image"], verbose=False
         )
         assert program is not None  # only without dynamo
-        data = program.model_proto.SerializeToString()
+        data: bytes = program.model_proto.SerializeToString()
+    return data
+
+
+def unfused_arm(model: ParNet, image: Array) -> Arm:
+    """``unfused_graph`` on ONNX Runtime, on every usable core."""
+    data = unfused_graph(model, image)
     started = time.perf_counter_ns()
     session = open_session(data, threads=usable_cores())
     load_ms = (time.perf_counter_ns() - started) / 1e6
@@ -56,6 +93,34 @@ def unfused_arm(model: ParNet, image: Array) -> Arm:
 
     note = "torch.onnx.export of the training form, all optimisations, spinning off"
     return Arm(name="onnxruntime-unfused", run=run, load_ms=load_ms, note=note)
+
+
+def _prepare(threads: int | None, gpu: int | None) -> torch.device:
+    """Set PyTorch's threads, and on a GPU float32 without TF32, as our engines have it."""
+    torch.set_num_threads(threads or usable_cores())
+    if gpu is None:
+        return torch.device("cpu")
+    if gpu >= torch.cuda.device_count():
+        raise DeviceUnavailableError(
+            f"torch {torch.__version__}: got {torch.cuda.device_count()} GPUs, expected GPU {gpu}, "
+            "on which the plan runs; on the CPU it would compare devices"
+        )
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.device("cuda", gpu)
+
+
+def _caller(model: Callable[[torch.Tensor], torch.Tensor], device: torch.device) -> Network:
+    def run(image: Array) -> Array:
+        with torch.inference_mode():
+            logits: Array = model(torch.from_numpy(image).to(device)).cpu().numpy()
+        return logits
+
+    return run
+
+
+def _place_text(device: torch.device) -> str:
+    where = f"{torch.get_num_threads()} threads" if device.type == "cpu" else f"{device}, TF32 off"
+    return f"{where}, torch {torch.__version__}"
 
 
 @contextmanager

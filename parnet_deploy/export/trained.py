@@ -32,6 +32,19 @@ def training_form(deployment: Deployment) -> ParNet | None:
     return model.eval()
 
 
+def require_training_form(deployment: Deployment) -> ParNet:
+    """The network as it was trained.
+
+    Raises:
+        CheckpointError: The checkpoint is gone or was changed.
+    """
+    model = training_form(deployment)
+    if model is None:
+        path = Path(str(deployment.source.get("path", "")))
+        raise CheckpointError(f"the checkpoint {path} is gone or was changed")
+    return model
+
+
 def trained_preprocessing(checkpoint: Checkpoint) -> tuple[Preprocessing, str]:
     """What the training arguments say, else the authors' evaluation; and which of the two."""
     spec = checkpoint.spec

@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from parnet_deploy.compare import Parity
+from tests.builder.bisect.tampering import scale_weight, tamper
 
 
 def test_every_plan_is_compared(built, invoke):
@@ -53,7 +54,7 @@ def test_another_answer_is_exit_3_and_publishes_nothing(built, invoke, snapshot,
     before = snapshot()
     result = invoke("verify")
     assert result.exit_code == 3
-    assert "error: parity: whole: error 1.00e+00" in result.stderr
+    assert "error: parity: plan onnxruntime-fp32-one, whole: error 1.00e+00" in result.stderr
     assert snapshot() == before
 
 
@@ -65,3 +66,40 @@ def test_what_is_not_there(built, invoke, options, text):
     result = invoke("verify", *options)
     assert result.exit_code == 1
     assert text in result.stderr.splitlines()[-1]
+
+
+def test_bisect_names_the_layer_that_was_changed(built, invoke, snapshot):
+    plan = "onnxruntime-fp32-one"
+    tamper(built, f"plans/{plan}/all.onnx", lambda g: scale_weight(g, "streams.1.1/conv"))
+    before = snapshot()
+    result = invoke("verify", "--bisect")
+    assert result.exit_code == 3
+    text = " ".join(result.stdout.split())
+    assert "stream1 leaves the reference at streams.1.1/conv (Conv): its graph was changed" in text
+    assert "1 of" in text
+    assert f"parnet-deploy build {built.name} --backend onnxruntime --rebuild" in text
+    assert snapshot() == before, "nothing is saved"
+    found = json.loads(invoke("verify", "--bisect", "--json").stdout)["plans"][plan]
+    assert found["found"] is True
+    assert found["layer"]["block"] == "streams.1.1"
+    assert found["error"] > found["limit"]
+
+
+def test_a_failed_verification_points_to_bisect(built, invoke):
+    plan = "onnxruntime-fp32-one"
+    tamper(built, f"plans/{plan}/all.onnx", lambda g: scale_weight(g, "streams.1.1/conv"))
+    result = invoke("verify")
+    assert result.exit_code == 3
+    assert "--bisect" in result.stderr
+
+
+def test_bisect_of_a_right_plan_finds_nothing(built, invoke):
+    result = invoke("verify", "--bisect")
+    assert result.exit_code == 0
+    assert "no difference found" in " ".join(result.stdout.split())
+
+
+def test_bisect_takes_no_images(built, images, invoke):
+    result = invoke("verify", "--bisect", "--images", images)
+    assert result.exit_code == 2
+    assert "leave out --images" in result.stderr

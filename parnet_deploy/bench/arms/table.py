@@ -3,54 +3,104 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ...errors import SpecError
+from ...storage.names import MANIFEST
 from ..result import OURS
 from .arm import ArmSpec, Network
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmEntry:
-    """A way to answer images that can be asked for by name; see ``ArmSpec``."""
+    """A way to answer images that can be asked for by name; see ``ArmSpec``.
+
+    ``options`` go to the function beside those that all arms are given.
+    """
 
     entry: str
     extra: str | None
     text: str
     network: Network = "same"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+
+
+# People run PyTorch with threads that spin while they wait, its default; without them it would be
+# slower than it need be. No pool of compilers is left running beside timed calls.
+_TORCH: Mapping[str, str | None] = {"OMP_WAIT_POLICY": None, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+
+_HERE = "parnet_deploy.bench.arms"
+
+
+def _resnet(name: str) -> ArmEntry:
+    return ArmEntry(
+        entry=f"{_HERE}.resnet_arm:open_resnet",
+        extra="export",
+        text=f"ResNet-{name.removeprefix('resnet')} with random weights, on ONNX Runtime",
+        network="other",
+        options={"network": name},
+    )
 
 
 ARMS: dict[str, ArmEntry] = {
-    OURS: ArmEntry(
-        entry="parnet_deploy.bench.arms.ours:open_ours", extra=None, text="the deployment"
-    ),
+    OURS: ArmEntry(entry=f"{_HERE}.ours:open_ours", extra=None, text="the deployment"),
     "torch": ArmEntry(
-        entry="parnet_deploy.bench.arms.trained:open_torch",
+        entry=f"{_HERE}.trained:open_torch",
         extra="export",
         text="the trained network in eager PyTorch",
+        environment=_TORCH,
+    ),
+    "torch-compile": ArmEntry(
+        entry=f"{_HERE}.trained:open_torch",
+        extra="export",
+        text="the trained network under torch.compile",
+        options={"compiled": True},
+        environment=_TORCH,
     ),
     "onnxruntime": ArmEntry(
-        entry="parnet_deploy.bench.arms.trained:open_onnxruntime",
+        entry=f"{_HERE}.unfused:open_onnxruntime",
         extra="export",
         text="what torch.onnx.export makes of the trained network, on ONNX Runtime",
     ),
+    "openvino": ArmEntry(
+        entry=f"{_HERE}.openvino:open_openvino",
+        extra="openvino",
+        text="the fused network on OpenVINO",
+    ),
+    **{name: _resnet(name) for name in ("resnet18", "resnet34", "resnet50", "resnet101")},
 }
 ALIASES = {"onnxruntime-unfused": "onnxruntime"}
+_OTHER = ArmEntry(
+    entry=f"{_HERE}.ours:open_other", extra=None, text="another deployment", network="other"
+)
 
 
 def find_arm(name: str) -> str:
-    """The name in the table.
+    """The name in the table; of another deployment its path, as it was given.
 
     Raises:
         SpecError: There is no such arm.
     """
     found = ALIASES.get(name, name)
     if found not in ARMS:
+        if is_deployment(name):
+            return name
         near = difflib.get_close_matches(name, [*ARMS, *ALIASES], n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise SpecError(f"arm: got {name!r}, expected one of {', '.join(ARMS)}.{hint}")
+        raise SpecError(
+            f"arm: got {name!r}, expected one of {', '.join(ARMS)}, or "
+            f"the directory of a deployment.{hint}"
+        )
     return found
+
+
+def is_deployment(name: str) -> bool:
+    """Whether this is the path of a deployment's directory."""
+    return bool(name) and (Path(name) / MANIFEST).is_file()
 
 
 def arm_spec(
@@ -66,7 +116,7 @@ def arm_spec(
     """The arm as a fresh process opens it.
 
     Args:
-        name: In the table.
+        name: In the table, or the directory of another deployment.
         directory: The deployment.
         plan: Of ours, and what the others should be like.
         batch: Images in a call.
@@ -77,8 +127,10 @@ def arm_spec(
     Raises:
         SpecError: There is no such arm.
     """
-    entry = ARMS[find_arm(name)]
+    found = find_arm(name)
+    entry = ARMS.get(found, _OTHER)
     options = {
+        **entry.options,
         "directory": str(directory.absolute()),
         "plan": plan,
         "batch": batch,
@@ -86,10 +138,13 @@ def arm_spec(
         "classes": classes,
         "threads": threads,
     }
+    if entry is _OTHER:
+        options["deployment"] = str(Path(found).absolute())
     return ArmSpec(
-        name=find_arm(name),
+        name=found,
         entry=entry.entry,
         options=options,
         extra=entry.extra,
         network=entry.network,
+        environment=entry.environment,
     )

@@ -1,0 +1,1 @@
+"""Find the first part, then the first layer, where a backend leaves the reference."""
