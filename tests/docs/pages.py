@@ -2,12 +2,13 @@
 
 What becomes of a block is decided by its language and by the comment in front of it:
 
-    ```console  commands, run in their order. If one starts with "$ ", what follows is what it prints;
-                a line "..." stands for any lines.
+    ```console  commands, run in their order. If the first starts with "$ ", what follows each is
+                what it prints; a line "..." stands for any lines.
     ```python   run by itself.
     ```text     nothing to run: a picture or a layout, or what the program in front of it prints.
     <!-- figures vary -->           what is printed may have other figures
     <!-- prints -->                 this text is what the program in front of it prints
+    <!-- exit 1 -->                 its commands end with this code
     <!-- needs: a GPU -->           cannot run here: its commands, verbs and options must exist
     <!-- run by: tests/x/test_y.py -->    that test runs it
     <!-- prepared: engines/digits -->     (anywhere) the page starts with this deployment built
@@ -48,6 +49,11 @@ class Block:
     def run_by(self) -> str | None:
         """The test that runs it."""
         return self.mark.removeprefix("run by: ") if self.mark.startswith("run by: ") else None
+
+    @property
+    def exit_code(self) -> int:
+        """What its commands must return."""
+        return int(self.mark.removeprefix("exit ")) if self.mark.startswith("exit ") else 0
 
     @property
     def runs(self) -> bool:

@@ -69,9 +69,9 @@ class Shell:
             return self._serve(line)
         if line.startswith("parnet-deploy bench"):
             line += " --rounds 2"
-        return self._execute(["sh", "-euc", self._there(line)], f"{block}: {line}")
+        return self._execute(["sh", "-euc", self._there(line)], f"{block}: {line}", block.exit_code)
 
-    def _execute(self, command: list[str], where: str) -> str:
+    def _execute(self, command: list[str], where: str, exit_code: int = 0) -> str:
         done = subprocess.run(
             command,
             cwd=self._directory,
@@ -82,7 +82,7 @@ class Shell:
             timeout=300,
             check=False,
         )
-        assert done.returncode == 0, f"{where}: exit {done.returncode}\n{done.stdout}"
+        assert done.returncode == exit_code, f"{where}: exit {done.returncode}\n{done.stdout}"
         return self._named(done.stdout)
 
     def _serve(self, line: str) -> str:
