@@ -143,7 +143,7 @@ proto: $(READY) ## Compile open_inference.proto after a change
 		--descriptor_set_out=$(PROTOCOL)/open_inference.binpb open_inference.proto
 
 docs: $(READY) ## Build the documentation into docs/_build/html (docs/_build/html/index.html)
-	$(BIN)/python -m sphinx -W --keep-going -n -q -j auto -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python -m sphinx -E -a -W --keep-going -n -q -j auto -d docs/_build/doctrees docs docs/_build/html
 
 build: $(READY) ## Build the wheel and the source distribution into dist/
 	rm -rf build dist

@@ -30,4 +30,5 @@ nitpick_ignore_regex = [
 html_theme = "furo"
 html_title = f"parnet_deploy {release}"
 html_copy_source = False
+html_show_copyright = False
 html_show_sphinx = False

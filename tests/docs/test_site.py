@@ -8,11 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from parnet_deploy import errors
 from parnet_deploy.bench.result import BenchReport
-from parnet_deploy.cli.main import VERBS
+from parnet_deploy.cli.main import VERBS, cli
 from tests.docs.pages import ROOT
 
 DOCS = ROOT / "docs"
@@ -36,7 +37,11 @@ def test_the_reference_is_complete(site: Path) -> None:
     commands = (site / "reference/cli.html").read_text(encoding="utf-8")
     for verb in VERBS:
         assert f'id="parnet-deploy-{verb}"' in commands, verb
-        assert f"parnet-deploy {verb}" in commands
+        command = cli.get_command(click.Context(cli), verb)
+        assert command is not None
+        shown = [one for one in command.params if not getattr(one, "hidden", False)]
+        for option in (name for one in shown for name in one.opts if name.startswith("--")):
+            assert f'id="cmdoption-parnet-deploy-{verb}-{option[2:]}"' in commands, option
     python = (site / "reference/api.html").read_text(encoding="utf-8")
     names = [name for name, thing in vars(errors).items() if isinstance(thing, type)]
     for name in [*(f"errors.{name}" for name in names), "compare.compare", "deployment.Deployment"]:
