@@ -25,7 +25,7 @@ class Shell:
     """One page's commands. ``close`` ends the servers that it started."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._servers: list[subprocess.Popen[str]] = []
         self._addresses: dict[str, str] = {}  # what the pages say: where it is
         programs = directory / ".bin"
@@ -43,7 +43,7 @@ class Shell:
     def run(self, block: Block, *, following: Block | None = None) -> None:
         """Run a block and compare what it prints; ``following`` is the block behind it."""
         if block.language == "python":
-            got = self._execute([sys.executable, "-c", self._there(block.text)], str(block))
+            got = self.execute([sys.executable, "-c", self._there(block.text)], str(block))
             if following is not None and following.mark == "prints":
                 self._compare(following.text, got, block, vary=False)
             return
@@ -69,12 +69,13 @@ class Shell:
             return self._serve(line)
         if line.startswith("parnet-deploy bench"):
             line += " --rounds 2"
-        return self._execute(["sh", "-euc", self._there(line)], f"{block}: {line}", block.exit_code)
+        return self.execute(["sh", "-euc", self._there(line)], f"{block}: {line}", block.exit_code)
 
-    def _execute(self, command: list[str], where: str, exit_code: int = 0) -> str:
+    def execute(self, command: list[str], where: str, exit_code: int = 0) -> str:
+        """Run a command that must end with this code; what it prints, on both streams."""
         done = subprocess.run(
             command,
-            cwd=self._directory,
+            cwd=self.directory,
             env=self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -90,7 +91,7 @@ class Shell:
         server = subprocess.Popen(
             [*shlex.split(line), "--port", "0", "--grpc-port", "0"],
             executable=shutil.which("parnet-deploy", path=self._environment["PATH"]),
-            cwd=self._directory,
+            cwd=self.directory,
             env=self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

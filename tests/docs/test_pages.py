@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -45,8 +44,8 @@ def engines(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["fuse", str(clone / "model.pt"), "--name", "digits"],
         ["build", "digits"],
     ):
-        shell._execute(["parnet-deploy", *words], "preparing")
-    return shell._directory / "engines"
+        shell.execute(["parnet-deploy", *words], "preparing")
+    return shell.directory / "engines"
 
 
 @pytest.mark.slow
@@ -93,9 +92,21 @@ def test_no_block_goes_unchecked(block: Block) -> None:
         assert "parnet-deploy " not in block.text, "a command must be in a console block"
 
 
+def test_a_page_that_is_wrong_is_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```console\n$ echo one\ntwo\n```\n\n<!-- exit 1 -->\n```console\nexit 0\n```\n\n"
+        "```python\nprint(3)\n```\n\n<!-- prints -->\n```text\n4\n```\n"
+    )
+    says, ends, prints, printed = read_blocks(page)
+    shell = Shell(tmp_path)
+    for block, following in ((says, ends), (ends, prints), (prints, printed)):
+        with pytest.raises(AssertionError):
+            shell.run(block, following=following)
+
+
 def test_there_are_blocks_that_run() -> None:
     assert sum(block.runs for block in BLOCKS) > 10
-    assert sys.version_info >= (3, 10)
 
 
 @pytest.mark.parametrize(
