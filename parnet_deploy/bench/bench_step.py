@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -13,30 +13,42 @@ import numpy as np
 from ..deployment import Deployment, step_key
 from ..errors import SpecError
 from ..machine.cores import usable_cores
-from ..machine.describe import describe_machine
 from ..runtime.session import Runtime
 from ..steps import Progress, StepResult, read_reference, write_report
 from .arm_results import Turns, arm_result
 from .arms.arm import ArmSpec
 from .arms.table import arm_spec, find_arm
+from .arms.yardstick import yardstick_repeats
 from .contest.contest import RATE_HZ, Contest
+from .environment import capture, joined
+from .noise import noise
+from .regression_words import HOST_BACKENDS
 from .report.evidence import gather
 from .report.page import draw_report
 from .report.verdict import verdict
-from .result import BENCH_PAGE, BENCH_REPORT, OURS, SCHEMA, BenchReport, Mode, Noise, Subject
+from .result import (
+    BENCH_PAGE,
+    BENCH_REPORT,
+    OURS,
+    SCHEMA,
+    YARDSTICK,
+    BenchReport,
+    Mode,
+    Subject,
+)
 from .split.explain import explain
+from .sweep import SweepOptions, sweep
 
 MODES: Mapping[str, tuple[Mode, ...]] = {
     "saturated": ("saturated",),
     "paced": ("paced",),
     "both": ("saturated", "paced"),
 }
-NOISY_SPREAD = 1.5  # p90 over p50 of our arm
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """``vs`` are names of arms. ``budget_s`` is shared by the modes.
+    """``vs`` are names of arms; ``curves`` is what to draw beside. ``budget_s`` is for the modes.
 
     ``rounds`` None: in each mode as many as fit into the budget, for 20 samples of each arm at
     least.
@@ -46,6 +58,7 @@ class BenchOptions:
     backend: str | None = None
     batch: int = 1
     vs: tuple[str, ...] = ()
+    curves: SweepOptions | None = None
     mode: Literal["saturated", "paced", "both"] = "both"
     rate_hz: float = RATE_HZ
     rounds: int | None = None
@@ -109,16 +122,28 @@ def bench_to_deployment(
             classes=subject["classes"],
             threads=threads,
         )
-        for name in dict.fromkeys((OURS, *options.vs))
+        for name in dict.fromkeys((OURS, *options.vs, *_yardsticks(subject)))
+    ]
+    repeats = yardstick_repeats(subject["macs"] * options.batch)
+    specs = [
+        replace(spec, options={**spec.options, "repeats": repeats})
+        if spec.name == YARDSTICK
+        else spec
+        for spec in specs
     ]
     with Contest([*specs, *arms], image, logits, on_stage=on_stage) as contest:
         contest.check()
-        environment = describe_machine()
+        before = capture(deployment.digest)
         turns: dict[Mode, Turns] = {}
         budget_s = options.budget_s / len(MODES[options.mode])
         for mode in MODES[options.mode]:
             samples = contest.rounds(mode, options.rounds, budget_s, options.rate_hz)
             turns[mode] = Turns(samples_ms=samples, calls=contest.calls, late=contest.late)
+        after = capture(deployment.digest)
+    curves = []
+    if options.curves is not None:
+        wanted = replace(options.curves, plan=subject["plan"])
+        curves = sweep(directory, wanted, on_stage=on_stage)
     split, roofline, unexplained = explain(
         directory, subject, image, threads=threads, on_stage=on_stage
     )
@@ -126,16 +151,16 @@ def bench_to_deployment(
     report: BenchReport = {
         "schema": SCHEMA,
         "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "environment": environment,
+        "environment": joined(before, after),
         "subject": subject,
         "rounds": {mode: found.rounds for mode, found in turns.items()},
         "rate_hz": options.rate_hz if "paced" in turns else None,
         "arms": {name: arm_result(arm, turns) for name, arm in contest.entrants.items()},
         "left_out": contest.left_out | unexplained,
-        "noise": _noise(next(iter(turns.values())).samples_ms[OURS], environment),
+        "noise": noise(before, after, next(iter(turns.values())).samples_ms[OURS]),
         "split": split,
         "roofline": roofline,
-        "curves": [],
+        "curves": curves,
         "timeline": None if timeline is None else dict(timeline),
         "verdict": [],
     }
@@ -171,13 +196,6 @@ def _subject(
     )
 
 
-def _noise(ours: Sequence[float], environment: Mapping[str, Any]) -> list[Noise]:
-    """Why the figures should be taken with care."""
-    found = []
-    load, cores = environment["load_average"], environment["cores_usable"]
-    if load and load[0] > cores:
-        found.append(Noise(name="load", detail=f"load average {load[0]} on {cores} cores"))
-    p50, p90 = np.quantile(ours, (0.5, 0.9))
-    if p90 / p50 > NOISY_SPREAD:
-        found.append(Noise(name="spread", detail=f"p90 is {p90 / p50:.1f} times the median"))
-    return found
+def _yardsticks(subject: Subject) -> tuple[str, ...]:
+    """The yardstick, where it says something about the backend."""
+    return (YARDSTICK,) if subject["backend"] in HOST_BACKENDS else ()

@@ -122,16 +122,25 @@ class PartTime(TypedDict):
 
 
 class Split(TypedDict):
-    """Where the time of a call goes. ``source`` says how it was measured."""
+    """Where the time of a call goes. ``source`` says how it was measured.
+
+    ``whole_ms`` is one call that was looked into, which takes longer; but for "preprocess" the rows
+    add up to it. ``plain_ms`` is a call that was not, timed in turns with those that were.
+    """
 
     source: str
     whole_ms: float
+    plain_ms: float
     rows: list[SplitRow]
     parts: list[PartTime]
 
 
 class Roofline(TypedDict):
-    """What the machine can do at most, measured in the same run, and the network under it."""
+    """What the machine can do at most, measured in the same run, and the network under it.
+
+    ``share_of_peak`` is of what is possible at this intensity: of the arithmetic peak, or of the
+    bandwidth times the intensity if that is less.
+    """
 
     peak_gflops: float
     bandwidth_gbs: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
@@ -11,6 +12,7 @@ from rich.console import RenderableType
 from . import render
 from .bench_table import draw
 from .chain import ensure_built
+from .comparison_table import draw_comparison, read_older
 from .options import Common, deployment_argument, verb
 from .timeline_table import draw_timeline_table
 
@@ -25,6 +27,8 @@ Examples:
   parnet-deploy bench digits --vs none --mode paced --rate 15
   parnet-deploy bench digits --vs onnxruntime,resnet34,engines/other
   parnet-deploy bench --timeline
+  parnet-deploy bench --compare before.json
+  parnet-deploy bench --sweep batch,threads
 
 \b
 NAMES: torch, torch-compile, onnxruntime, openvino, resnet18, resnet34,
@@ -37,10 +41,14 @@ rate_hz, arms (by name: note, network, precision, facts, import_ms, load_ms, fir
 model_mib, parameters, macs, check, and modes, each with samples_ms, quantiles_ms, ratio_to_ours,
 late), left_out, noise, split, roofline, curves, timeline, verdict. The report is also in
 DEPLOYMENT/reports: bench.json, and bench.html for a browser. With --timeline there are
-timeline.json (for Perfetto) and timeline.svg, too.
+timeline.json (for Perfetto) and timeline.svg, too. With --compare
+also comparison: verdict, by, old_written, new_written, modes, costs, failures, warnings, notes.
 
 \b
-Exit code 3 if an arm answers anything else than the trained network; nothing is timed then.
+Exit code 3 if an arm answers anything else than the trained network; nothing is timed then. With
+--compare also if the deployment is slower than in that report, beyond noise, or takes over 10 %
+more memory; what others do to this machine is told by the yardstick, a fixed computation that is
+always timed beside. A report of another machine is refused.
 """
 
 
@@ -59,6 +67,15 @@ def _read_vs(ctx: click.Context, param: click.Parameter, text: str | None) -> An
         return tuple(find_arm(name.strip()) for name in text.split(",") if name.strip())
     except SpecError as error:
         raise click.BadParameter(f"{error} Or: none, all.") from error
+
+
+def _read_sweep(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[Any, ...]:
+    """Axes of curves, separated by commas."""
+    known = ("batch", "threads", "size")
+    names = known if text == "all" else tuple(n.strip() for n in (text or "").split(",") if n)
+    if set(names) - set(known):
+        raise click.BadParameter(f"got {text!r}, expected names out of {', '.join(known)}; or all.")
+    return tuple(dict.fromkeys(names))
 
 
 @click.command(epilog=_EPILOG)
@@ -92,6 +109,18 @@ def _read_vs(ctx: click.Context, param: click.Parameter, text: str | None) -> An
     "--budget", type=click.FloatRange(0.1), default=40.0, show_default=True, help="Seconds to time."
 )
 @click.option("--timeline", is_flag=True, help="Also trace some calls: what overlaps, what waits.")
+@click.option(
+    "--compare",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="An older report of this machine: fail if it was faster then.",
+)
+@click.option(
+    "--sweep", metavar="NAMES", callback=_read_sweep, help="Curves: batch,threads,size, or all."
+)
+@click.option(
+    "--variant", metavar="DEPLOYMENT", multiple=True, help="Also a curve over this and others."
+)
 @verb
 def command(
     common: Common,
@@ -106,6 +135,9 @@ def command(
     rounds: int | None,
     budget: float,
     timeline: bool,
+    compare: Path | None,
+    sweep: tuple[Any, ...],
+    variant: tuple[str, ...],
 ) -> None:
     """Time the deployment beside the trained network in PyTorch and on ONNX Runtime unfused.
 
@@ -113,13 +145,17 @@ def command(
     every sample is kept. Engines that are missing are built first.
     """
     directory = common.find(deployment)
+    old = None if compare is None else read_older(compare)
     if plan is None:
         ensure_built(directory, common.output, backend=backend)
     from ..bench.bench_step import BenchOptions, bench_to_deployment
     from ..bench.report.evidence import gather
     from ..bench.result import BENCH_PAGE
+    from ..bench.sweep import SweepOptions
     from ..deployment import Deployment
 
+    variants = tuple(common.find(name) for name in variant)
+    over = (*sweep, *(("variant",) if variants else ()))
     options = BenchOptions(
         plan=plan,
         backend=backend,
@@ -129,6 +165,7 @@ def command(
         rate_hz=rate,
         rounds=rounds,
         budget_s=budget,
+        curves=SweepOptions(over=over, variants=variants, rounds=rounds) if over else None,
     )
     drawing: list[RenderableType] = []
     with common.output.progress("bench") as report:
@@ -147,7 +184,15 @@ def command(
         "skipped": result.skipped,
         "report": result.report,
     }
-    found = cast("BenchReport", result.report)
-    evidence = gather(Deployment.open(directory), found["subject"]["plan"])
-    table = draw(found, evidence, page=directory / BENCH_PAGE)
-    common.output.result(document, *table, *drawing)
+    measured = cast("BenchReport", result.report)
+    evidence = gather(Deployment.open(directory), measured["subject"]["plan"])
+    table = draw(measured, evidence, page=directory / BENCH_PAGE)
+    if old is None:
+        common.output.result(document, *table, *drawing)
+        return
+    from ..bench.regression import compare_reports, require_unchanged
+
+    found = compare_reports(old, measured)
+    document["comparison"] = found
+    common.output.result(document, *table, *drawing, "", *draw_comparison(found))
+    require_unchanged(found)

@@ -15,13 +15,18 @@ if TYPE_CHECKING:
     from ..doctor.finding import Finding
 
 _EPILOG = """\b
-Example:
+Examples:
   parnet-deploy doctor
+  parnet-deploy doctor --deep --strict
 
 \b
 JSON: version, findings (group, name, status: ok, absent,
 missing or warning, detail, fix).
+
+\b
+Exit code 3 with --strict if anything is missing or warned of.
 """
+_URGENCY = ("missing", "warning", "absent", "ok")  # in which order fixes are told
 _MARKS = {
     "ok": (render.OK, "ok"),
     "absent": (render.NEUTRAL, "key"),
@@ -31,20 +36,24 @@ _MARKS = {
 
 
 @click.command(epilog=_EPILOG)
+@click.option("--deep", is_flag=True, help="Open every plan of every deployment in --root, too.")
+@click.option("--strict", is_flag=True, help="Exit with 3 if anything is missing or warned of.")
 @verb
-def command(common: Common) -> None:
+def command(common: Common, deep: bool, strict: bool) -> None:
     """Show what this machine can run, why not the rest, and how to get it.
 
-    Nothing is changed. The exit code is 0 whatever is found.
+    Nothing is changed. Without --strict the exit code is 0 whatever is found.
     """
     from .. import __version__
     from ..doctor.findings import examine
 
     with common.output.progress("doctor") as report:
         report("looking around")
-        findings = list(examine(common.root))
+        findings = list(examine(common.root, deep=deep))
     document = {"version": __version__, "findings": [found.to_json() for found in findings]}
     common.output.result(document, *_draw(findings, __version__))
+    if strict and any(found.status in ("missing", "warning") for found in findings):
+        raise click.exceptions.Exit(3)
 
 
 def _draw(findings: list[Finding], version: str) -> list[RenderableType]:
@@ -56,7 +65,10 @@ def _draw(findings: list[Finding], version: str) -> list[RenderableType]:
                 mark = Text(*_MARKS[found.status])
                 grid.add_row(mark, found.name, Text(render.printable(found.detail)))
         items += ["", Text(group, style="bold"), grid]
-    fixes = [found for found in findings if found.fix]
+    order = list(_URGENCY)
+    fixes = sorted(
+        (found for found in findings if found.fix), key=lambda found: order.index(found.status)
+    )
     if fixes:
         grid = render.marked_grid()
         for found in fixes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,9 +10,11 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from ..errors import DeploymentCorruptError, SpecError
-from ..storage.names import step_rank
 from . import render
 from .fuse import activation_text, images_text, network_text
+from .inspect_diff import show_differences
+from .inspect_evidence import draw_evidence
+from .inspect_plans import draw_engines, draw_files, draw_plans, draw_precision
 from .options import Common, deployment_argument, verb
 
 if TYPE_CHECKING:
@@ -25,31 +27,67 @@ _UNKNOWN = "unknown"
 _EPILOG = """\b
 Examples:
   parnet-deploy inspect
-  parnet-deploy inspect engines/digits --files
+  parnet-deploy inspect engines/digits --files --layers
+  parnet-deploy inspect digits --diff digits-finetuned
 
 \b
 JSON: deployment, name, written, digest, source, spec, input_size, preprocessing, labels, parts
-(reads, writes, shape, blocks, macs), artifacts (bytes, sha256, step), plans, steps, integrity
-(ok, missing, changed, foreign), missing_steps.
+(reads, writes, shape, blocks, macs), artifacts (bytes, sha256, step), plans, engines (per plan:
+backend, threads, max_batch, error, engines: segment, parts, device, lane, file, bytes, sha256,
+layers), precision (per plan: null in float32, or precision, target, low_share, counts, layers),
+evidence (step, what, kind, passed, finished, plan, figures), steps, integrity (ok, missing,
+changed, foreign), missing_steps.
 
 \b
-Exit code 3 if a file is missing or was changed.
+JSON with --diff: first, second (deployment, name, written, digest, integrity), identical,
+differences (group, name, change: added, removed or changed, before, after, detail).
+
+\b
+Exit code 3 if a file is missing or was changed; with --diff of either deployment. That two
+deployments differ is no failure: the exit code is 0, and "identical" in the JSON says it.
 """
 
 
 @click.command(epilog=_EPILOG)
 @deployment_argument
-@click.option("--files", is_flag=True, help="List every file, not one line per step.")
+@click.option("--files", is_flag=True, help="List every file (or difference), not a summary.")
+@click.option("--layers", is_flag=True, help="List the precision of every layer.")
+@click.option(
+    "--diff",
+    "other",
+    metavar="OTHER",
+    help="Show what differs in this deployment: a name in the root, or a path.",
+)
 @verb
-def command(common: Common, deployment: str | None, files: bool) -> None:
-    """Show what is in a deployment, and check every file against its hash."""
+def command(
+    common: Common, deployment: str | None, files: bool, layers: bool, other: str | None
+) -> None:
+    """Show what is in a deployment, and check every file against its hash.
+
+    With --diff show instead what another deployment has more, less or otherwise: network,
+    images, checkpoint, weights of each block, steps, plans, precision of each layer, evidence,
+    files. When something was done is not compared.
+    """
     from ..deployment import Deployment
+    from ..inspect.engines import find_engines
+    from ..inspect.evidence import gather_evidence
+    from ..inspect.parts import describe_parts, missing_steps
+    from ..inspect.precision import find_precision
 
     directory = common.find(deployment)
     opened = Deployment.open(directory)
+    if other is not None:
+        if layers:
+            raise click.UsageError("--layers does not go with --diff, which compares them anyway.")
+        show_differences(common, opened, Deployment.open(common.find(other)), whole=files)
+        return
     integrity = opened.verify()
     preprocessing = read_preprocessing(opened)
-    parts = _parts(opened, preprocessing)
+    parts = describe_parts(opened, preprocessing)
+    engines = {key: find_engines(opened, key) for key in opened.plans}
+    precision = {key: find_precision(opened, key) for key in opened.plans}
+    evidence = gather_evidence(opened)
+    missing = missing_steps(opened)
     document = {
         "deployment": str(directory),
         "name": opened.name,
@@ -63,11 +101,27 @@ def command(common: Common, deployment: str | None, files: bool) -> None:
         "parts": parts,
         "artifacts": {name: dict(about) for name, about in opened.artifacts.items()},
         "plans": {name: dict(about) for name, about in opened.plans.items()},
+        "engines": {key: found.to_json() for key, found in engines.items()},
+        "precision": {key: found and found.to_json() for key, found in precision.items()},
+        "evidence": [found.to_json() for found in evidence],
         "steps": {name: dict(about) for name, about in opened.steps.items()},
         "integrity": {"ok": bool(integrity), **vars(integrity)},
-        "missing_steps": _missing(opened),
+        "missing_steps": missing,
     }
-    common.output.result(document, *_draw(common, opened, integrity, parts, files=files))
+    name = common.argument(opened.path)
+    items = [
+        *_facts(opened, integrity, missing),
+        _graph(opened.spec),
+        _parts_table(parts),
+        *draw_plans(opened),
+        *draw_engines(opened.spec, engines),
+        *draw_precision(precision, every=layers),
+        *draw_evidence(evidence),
+        draw_files(opened, files=files),
+        "",
+        render.next_step((f"parnet-deploy {missing[0] if missing else 'bench'} {name}", "")),
+    ]
+    common.output.result(document, *items)
     if not integrity:
         raise click.exceptions.Exit(3)
 
@@ -90,41 +144,10 @@ def read_preprocessing(opened: Deployment) -> Preprocessing | None:
         ) from error
 
 
-def _parts(opened: Deployment, preprocessing: Preprocessing | None) -> dict[str, dict[str, Any]]:
-    """What each part reads, writes and costs, for the largest accepted image."""
-    spec = opened.spec
-    if opened.input_size is not None:
-        height, width = opened.input_size.high
-    elif preprocessing is not None:
-        height, width = preprocessing.height, preprocessing.width
-    else:
-        height = width = spec.size_multiple
-    macs, tensors = spec.macs(height, width), spec.tensors
-    return {
-        part.name: {
-            "reads": list(part.inputs),
-            "writes": part.output,
-            "shape": list(tensors[part.output].shape(height, width)),
-            "blocks": len(part.blocks),
-            "macs": macs[part.name],
-        }
-        for part in spec.parts
-    }
-
-
-def _missing(opened: Deployment) -> list[str]:
-    kinds = {name.partition(":")[0] for name in opened.steps}
-    return [kind for kind in ("fuse", "export", "build", "verify", "bench") if kind not in kinds]
-
-
-def _draw(
-    common: Common,
-    opened: Deployment,
-    integrity: Integrity,
-    parts: Mapping[str, Mapping[str, Any]],
-    *,
-    files: bool,
+def _facts(
+    opened: Deployment, integrity: Integrity, missing: Sequence[str]
 ) -> list[RenderableType]:
+    """What it is, where it comes from and whether it is whole."""
     source = opened.source
     total = sum(about["bytes"] for about in opened.artifacts.values())
     path, layout, sha256 = (source.get(key, _UNKNOWN) for key in ("path", "layout", "sha256"))
@@ -141,25 +164,11 @@ def _draw(
         ("labels", labels),
         ("integrity", _integrity(integrity, len(opened.artifacts), total)),
     ]
-    missing = _missing(opened)
     if missing:
         rows.append(("not done", ", ".join(missing)))
-    name = common.argument(opened.path)
-    todo = missing[0] if missing else "bench"
-    return [
-        render.heading(
-            opened.name,
-            f"{render.printable(opened.path)}, written {opened.written[:19].replace('T', ' ')} UTC",
-        ),
-        render.facts(rows),
-        "",
-        _graph(opened.spec),
-        _parts_table(parts),
-        *_plans(opened),
-        _artifacts(opened, files=files),
-        "",
-        render.next_step((f"parnet-deploy {todo} {name}", "")),
-    ]
+    written = opened.written[:19].replace("T", " ")
+    where = f"{render.printable(opened.path)}, written {written} UTC"
+    return [render.heading(opened.name, where), render.facts(rows), ""]
 
 
 def _network(opened: Deployment) -> str:
@@ -218,59 +227,3 @@ def _parts_table(parts: Mapping[str, Mapping[str, Any]]) -> RenderableType:
     count = str(sum(part["blocks"] for part in parts.values()))
     found.add_row("whole", "image", "logits", "", count, f"{total:,}", "")
     return render.spaced(found)
-
-
-def _plans(opened: Deployment) -> list[RenderableType]:
-    if not opened.plans:
-        return ["", Text("no plans: nothing was built yet", style="warn")]
-    from ..runtime.choose import order_plans
-
-    columns = ("plan~", "placement", ">cores", ">devices", ">p50", "built", "")
-    found = render.table(*columns)
-    default = order_plans(opened)[0]
-    for key in order_plans(opened, simulated=True):
-        plan = opened.plans[key]
-        on_gpu = plan.get("backend") in ("tensorrt", "onnxruntime-cuda")
-        median, threads, built = plan.get("median_ms"), plan.get("threads"), plan.get("built")
-        simulated = "simulated" if plan.get("backend") == "fake" else ""
-        found.add_row(
-            key,
-            Text(render.printable(_placement(plan))),
-            "" if on_gpu else "all" if threads is None else str(threads),
-            ",".join(map(str, plan.get("devices", [_UNKNOWN]))),
-            simulated if median is None else render.ms_text(median),
-            Text(_UNKNOWN if built is None else _moment(built)),
-            Text(render.OK if key == default else "", style="ok"),
-        )
-    note = f"{render.OK} runs where no plan is named: the newest of the best backend here"
-    return [render.spaced(found), "", Text(note, style="key")]
-
-
-def _placement(plan: Mapping[str, Any]) -> str:
-    """The placement, and the precision where it is a lower one."""
-    precision = plan.get("precision", "fp32")
-    placement = str(plan.get("placement", _UNKNOWN))
-    return placement if precision == "fp32" else f"{placement}, {precision}"
-
-
-def _artifacts(opened: Deployment, *, files: bool) -> RenderableType:
-    if files:
-        found = render.table("file~", ">size", "sha256")
-        for name, about in sorted(opened.artifacts.items()):
-            found.add_row(name, render.bytes_text(about["bytes"]), about["sha256"][:12])
-        return render.spaced(found)
-    found = render.table("step~", ">files", ">size", "finished", "key")
-    for name in sorted(opened.steps, key=lambda name: (step_rank(name) or 0, name)):
-        step = opened.steps[name]
-        sizes = [opened.artifacts[f]["bytes"] for f in step["files"] if f in opened.artifacts]
-        whole = len(step["files"])  # of which some may have been removed since
-        count = str(whole) if len(sizes) == whole else f"{len(sizes)} of {whole}"
-        size = render.bytes_text(sum(sizes))
-        finished = _moment(step["finished"])
-        found.add_row(name, count, size, Text(finished), Text(render.printable(step["key"])[:8]))
-    return render.spaced(found)
-
-
-def _moment(text: str) -> str:
-    """Month, day and minute of an ISO time."""
-    return render.printable(text)[5:16].replace("T", " ")

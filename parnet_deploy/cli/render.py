@@ -275,6 +275,11 @@ def percent_text(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
+def moment(text: str) -> str:
+    """Month, day and minute of an ISO time."""
+    return printable(text)[5:16].replace("T", " ")
+
+
 def printable(text: str | Path) -> str:
     """The text without characters that would steer the terminal: names of files are not ours."""
     return "".join(c if c.isprintable() else "?" for c in str(text))

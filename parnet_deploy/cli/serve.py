@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _PACKAGE = __package__.partition(".")[0]
 _READABLE = click.Path(dir_okay=False, path_type=Path)
-_GROUPS = ("hardware", "gpu")  # of what doctor finds
+_GROUPS = ("hardware", "gpu", "conflicts", "limits")  # of what doctor finds
 _PORT = click.IntRange(0, 65535)
 _EPILOG = """\b
 Examples:

@@ -14,8 +14,12 @@ from ..extras import import_for
 from ..machine.describe import describe_machine
 from ..machine.gpus import GpuReport, read_gpus
 from ..runtime.backend import BACKENDS, load_backend
+from .conflicts import examine_conflicts
+from .deployments import examine_deployments
 from .finding import Finding
 from .gpu import examine_gpus
+from .system import examine_devices, examine_libraries, examine_limits
+from .verbs import examine_verbs, int8_text
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "": ("numpy", "click", "rich"),
@@ -45,11 +49,12 @@ _FOR = {"": "everything", "cpu": "run, bench, verify", "export": "fuse, export, 
 _FOR |= {"images": "run, demo", "serve": "serve"}
 
 
-def examine(engines: Path) -> Iterator[Finding]:
-    """Look at the Python, packages, backends, GPUs, CPU, memory and disk. Changes nothing.
+def examine(engines: Path, *, deep: bool = False) -> Iterator[Finding]:
+    """Look at what runs here, and at what it needs: packages, devices, limits. Changes nothing.
 
     Args:
-        engines: Where deployments would be written; need not exist.
+        engines: Where deployments are, or would be written; need not exist.
+        deep: Open every plan of every deployment with its canary.
     """
     machine = describe_machine()
     yield Finding(
@@ -58,15 +63,22 @@ def examine(engines: Path) -> Iterator[Finding]:
         status="ok",
         detail=f"{machine['python']}, {machine['system']}",
     )
+    gpus = read_gpus()
+    yield from examine_verbs(machine, len(gpus.gpus))
     for extra, packages in EXTRAS.items():
         yield from (_package(extra, name) for name in packages)
-    gpus = read_gpus()
+    yield from examine_conflicts()
     yield from _backends(gpus)
     yield from examine_gpus(gpus)
+    yield from examine_devices()
+    if gpus.gpus:
+        yield from examine_libraries()
     yield _instructions(machine)
     yield _cores(machine)
     yield _memory(machine)
     yield _disk(engines)
+    yield from examine_limits()
+    yield from examine_deployments(engines, deep=deep)
 
 
 def _package(extra: str, name: str) -> Finding:
@@ -123,7 +135,7 @@ def _instructions(machine: dict[str, Any]) -> Finding:
         group="hardware",
         name="cpu",
         status="warning" if slow else "ok",
-        detail=f"{machine['cpu']} ({found})",
+        detail=f"{machine['cpu']} ({found}); INT8: {int8_text(machine['isa'])}",
         fix="in a virtual machine: let it see the host's CPU (AVX2 is missing)" if slow else None,
     )
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import metadata
 
 from ..machine.gpus import GpuReport
 from .finding import Finding
+from .versions import installed
 
 _GROUP = "gpu"
 _INSTALL = "pip install 'parnet-deploy[gpu]'"
@@ -24,7 +24,6 @@ def examine_gpus(report: GpuReport) -> Iterator[Finding]:
             fix="none needed: the CPU backend works. With a GPU: install NVIDIA's driver, and in a "
             "container start it with --gpus all",
         )
-        yield from _side_by_side()
         return
     for gpu in report.gpus:
         yield Finding(
@@ -40,7 +39,6 @@ def examine_gpus(report: GpuReport) -> Iterator[Finding]:
     yield _tensorrt()
     yield _bindings(report)
     yield _onnxruntime()
-    yield from _side_by_side()
 
 
 def _driver(report: GpuReport) -> Finding:
@@ -70,9 +68,9 @@ def _peers(report: GpuReport) -> Finding:
 
 
 def _tensorrt() -> Finding:
-    name = next((name for name in _TENSORRT if _version(name)), None)
+    name = next((name for name in _TENSORRT if installed(name)), None)
     if name is not None:
-        detail = f"{_version(name)} ({name})"
+        detail = f"{installed(name)} ({name})"
         return Finding(group=_GROUP, name="tensorrt", status="ok", detail=detail)
     return Finding(
         group=_GROUP,
@@ -85,7 +83,7 @@ def _tensorrt() -> Finding:
 
 def _bindings(report: GpuReport) -> Finding:
     """The bindings' major version must not be newer than what the driver runs."""
-    version = _version("cuda-bindings")
+    version = installed("cuda-bindings")
     if version is None:
         return Finding(
             group=_GROUP,
@@ -107,7 +105,7 @@ def _bindings(report: GpuReport) -> Finding:
 
 
 def _onnxruntime() -> Finding:
-    version = _version("onnxruntime-gpu")
+    version = installed("onnxruntime-gpu")
     if version is None:
         return Finding(
             group=_GROUP,
@@ -117,23 +115,3 @@ def _onnxruntime() -> Finding:
             fix="pip uninstall -y onnxruntime && pip install onnxruntime-gpu",
         )
     return Finding(group=_GROUP, name="onnxruntime-gpu", status="ok", detail=version)
-
-
-def _side_by_side() -> Iterator[Finding]:
-    """The packages onnxruntime and onnxruntime-gpu write the same files."""
-    plain, gpu = _version("onnxruntime"), _version("onnxruntime-gpu")
-    if plain is not None and gpu is not None:
-        yield Finding(
-            group=_GROUP,
-            name="onnxruntime, twice",
-            status="warning",
-            detail=f"onnxruntime {plain} and onnxruntime-gpu {gpu} overwrite each other's files",
-            fix="pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu",
-        )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -42,8 +42,11 @@ def _affinity() -> int:
     return os.cpu_count() or 1
 
 
-def _quotas(root: Path) -> Iterator[float]:
-    """CPU quotas, in cores, of the cgroups that this process is in, versions 1 and 2."""
+def cpu_groups(root: Path = _ROOT) -> Iterator[tuple[Path, int]]:
+    """Folders of the cgroups that limit this process' CPU time, each with its version, 1 or 2.
+
+    The process' own group first, then those above it.
+    """
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
         if not controllers:
@@ -56,8 +59,17 @@ def _quotas(root: Path) -> Iterator[float]:
         above = [PurePosixPath(group), *PurePosixPath(group).parents]
         for folder in folders:
             for path in above:
-                here = folder / str(path).lstrip("/")
-                yield from _quota_v1(here) if controllers else _quota_v2(here)
+                yield folder / str(path).lstrip("/"), 1 if controllers else 2
+
+
+def cpu_quota(root: Path = _ROOT) -> float | None:
+    """The smallest CPU quota, in cores, that holds for this process; None: there is none."""
+    return min(_quotas(root), default=None)
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    for folder, version in cpu_groups(root):
+        yield from _quota_v1(folder) if version == 1 else _quota_v2(folder)
 
 
 def _quota_v2(folder: Path) -> Iterator[float]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from parnet_deploy.bench import bench_step
 from parnet_deploy.bench.arms.arm import ArmSpec
 from parnet_deploy.bench.bench_step import BenchOptions, bench_to_deployment
 from parnet_deploy.bench.contest.contest import MIN_SAMPLES, Contest
@@ -17,8 +16,10 @@ from parnet_deploy.bench.result import (
     OURS,
     QUANTILE_NAMES,
     SCHEMA,
+    YARDSTICK,
     BenchReport,
 )
+from parnet_deploy.bench.sweep import SweepOptions
 from parnet_deploy.builder.build import BuildOptions, build_to_deployment
 from parnet_deploy.deployment import Deployment
 from parnet_deploy.errors import CheckFailedError, SpecError
@@ -50,7 +51,7 @@ def test_the_report_has_every_sample_and_the_environment(built) -> None:
     report = bench_to_deployment(built, BenchOptions(rounds=3, vs=("torch",))).report
     assert set(report) == BenchReport.__required_keys__
     assert report["schema"] == SCHEMA
-    assert list(report["arms"]) == [OURS, "torch"]
+    assert list(report["arms"]) == [OURS, "torch", YARDSTICK]
     assert report["rounds"] == {"saturated": 3, "paced": 3}
     assert report["rate_hz"] == 30.0
     for arm in report["arms"].values():
@@ -68,6 +69,9 @@ def test_the_report_has_every_sample_and_the_environment(built) -> None:
     assert ours["load_ms"] > 0
     assert 0 < ours["model_mib"] < 100
     assert report["environment"]["cores_usable"] >= 1
+    assert report["environment"]["deployment"] == report["subject"]["digest"]
+    assert report["environment"]["during"]["seconds"] > 0
+    assert "counters" not in report["environment"]
     assert report["left_out"] == {}
     opened = Deployment.open(built)
     assert json.loads(opened.read_bytes(BENCH_REPORT)) == json.loads(json.dumps(report))
@@ -129,7 +133,7 @@ def test_a_batch_is_timed_as_a_batch(built) -> None:
     options = BenchOptions(batch=3, rounds=2, vs=("onnxruntime",))
     report = bench_to_deployment(built, options).report
     assert report["subject"]["batch"] == 3
-    assert set(report["arms"]) == {OURS, "onnxruntime"}
+    assert set(report["arms"]) == {OURS, "onnxruntime", YARDSTICK}
 
 
 def test_simulated_devices_are_called_so(built) -> None:
@@ -159,11 +163,9 @@ def test_impossible_options(options) -> None:
         BenchOptions(**options)
 
 
-def test_noise_is_told() -> None:
-    quiet = {"load_average": [0.1, 0, 0], "cores_usable": 2}
-    steady, jumpy = (1.0,) * 20, (1.0,) * 15 + (3.0,) * 5
-    assert bench_step._noise(steady, quiet) == []
-    (noise,) = bench_step._noise(jumpy, quiet)
-    assert "3.0 times the median" in noise["detail"]
-    (noise,) = bench_step._noise(steady, {"load_average": [5.0, 1, 1], "cores_usable": 2})
-    assert "load average 5.0 on 2 cores" in noise["detail"]
+def test_curves_stand_in_the_report(built) -> None:
+    curves = SweepOptions(over=("batch",), batches=(1, 3, 99), rounds=2)
+    options = BenchOptions(rounds=1, mode="saturated", curves=curves)
+    (curve,) = bench_to_deployment(built, options).report["curves"]
+    assert [point["value"] for point in curve["points"]] == ["1", "3"]
+    assert set(curve["left_out"]) == {"99"}

@@ -9,6 +9,7 @@ import shutil
 import pytest
 
 from parnet_deploy.bench.arms.table import ARMS, ArmEntry
+from parnet_deploy.bench.regression import Regression
 from parnet_deploy.bench.result import ArmResult, BenchReport, ModeResult
 from tests.cli.conftest import CHECKPOINT
 
@@ -41,7 +42,7 @@ def test_json_has_the_documented_keys(built, invoke):
     report = found["report"]
     help_text = invoke("bench", "--help").stdout
     assert set(report) == BenchReport.__required_keys__
-    assert set(report["arms"]) == {"parnet-deploy"}
+    assert set(report["arms"]) == {"parnet-deploy", "yardstick"}
     arm = report["arms"]["parnet-deploy"]
     assert set(arm) == ArmResult.__required_keys__
     assert set(arm["modes"]) == {"saturated", "paced"}
@@ -59,7 +60,11 @@ def test_mode_and_rate(built, invoke):
 
 def test_the_old_name_of_vs(built, invoke):
     result = invoke("bench", *QUICK, "--against", "onnxruntime-unfused", "--json")
-    assert set(json.loads(result.stdout)["report"]["arms"]) == {"parnet-deploy", "onnxruntime"}
+    assert set(json.loads(result.stdout)["report"]["arms"]) == {
+        "parnet-deploy",
+        "onnxruntime",
+        "yardstick",
+    }
 
 
 @pytest.mark.parametrize(
@@ -121,3 +126,52 @@ def test_another_answer_is_exit_3(built, invoke, snapshot, monkeypatch):
     assert result.exit_code == 3
     assert "error: parity: arm torch" in result.stderr
     assert snapshot() == before
+
+
+@pytest.fixture
+def compared(built, invoke, tmp_path):
+    """Compare with a report of this deployment that was changed by hand."""
+
+    def compare(*options, factor=1.0, **environment):
+        report = json.loads(invoke("bench", *QUICK, "--vs", "none", "--json").stdout)["report"]
+        for measured in report["arms"]["parnet-deploy"]["modes"].values():
+            measured["samples_ms"] = [ms * factor for ms in measured["samples_ms"]]
+        report["environment"].update(environment)
+        path = tmp_path / "older.json"
+        path.write_text(json.dumps(report))
+        return invoke("bench", *QUICK, "--vs", "none", "--compare", str(path), *options)
+
+    return compare
+
+
+def test_slower_than_before_is_exit_code_3(compared):
+    result = compared("--json", factor=0.001)
+    assert result.exit_code == 3
+    comparison = json.loads(result.stdout)["comparison"]
+    assert set(comparison) == Regression.__required_keys__
+    assert comparison["verdict"] == "regression"
+    assert "slower" in result.stderr
+    assert "expected no more than noise" in result.stderr
+
+
+def test_faster_than_before_is_fine(compared):
+    result = compared(factor=1000.0)
+    assert result.exit_code == 0
+    text = " ".join(result.stdout.split())
+    assert "in units of the yardstick, since 20" in text
+    assert "saturated" in text.partition("compared then ms now ms change 95 % verdict")[2]
+
+
+def test_a_report_of_another_machine_is_refused(compared):
+    result = compared(cpu="abacus")
+    assert result.exit_code == 1
+    assert "cpu abacus then" in " ".join(result.stderr.split())
+
+
+def test_curves(built, invoke):
+    quick = ("--vs", "none", "--rounds", "2", "--json")
+    result = invoke("bench", *quick, "--sweep", "threads")
+    (curve,) = json.loads(result.stdout)["report"]["curves"]
+    assert curve["over"] == "threads"
+    assert curve["points"][0]["value"] == "1"
+    assert invoke("bench", "--sweep", "colour").exit_code == 2

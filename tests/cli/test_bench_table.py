@@ -58,7 +58,7 @@ def test_every_figure_is_there_at_every_width(width: int) -> None:
         "paced at 30 calls a second",
         "61.2 ms",
         "73.6 MiB",
-        "streams 33.0 55 %",
+        "streams 33.0 62 %",
         "6 stream2 12.4 1.30 G",
         "91 %",
         "8 396 (384 to 412)",

@@ -76,3 +76,30 @@ def test_it_runs_where_nothing_optional_is_installed(run_process):
     found = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert found["onnxruntime"]["status"] == "missing"
     assert "pip install 'parnet-deploy[cpu]'" in found["onnxruntime"]["fix"]
+
+
+def test_strict_fails_where_something_is_missing(invoke, monkeypatch):
+    from parnet_deploy.doctor import findings as doctor
+    from parnet_deploy.doctor.finding import Finding
+
+    fine = Finding(group="system", name="a", status="ok", detail="b")
+    absent = Finding(group="system", name="a", status="absent", detail="b", fix="c")
+    bad = Finding(group="system", name="a", status="warning", detail="b", fix="c")
+    for findings, code in ([fine, absent], 0), ([fine, bad], 3):
+        monkeypatch.setattr(doctor, "examine", lambda root, deep, found=findings: iter(found))
+        assert invoke("doctor", "--strict").exit_code == code
+        assert invoke("doctor").exit_code == 0
+
+
+def test_the_most_urgent_fix_comes_first(invoke, monkeypatch):
+    from parnet_deploy.doctor import findings as doctor
+    from parnet_deploy.doctor.finding import Finding
+
+    found = [
+        Finding(group="g", name=status, status=status, detail="d", fix=f"fix of {status}")
+        for status in ("absent", "warning", "missing")
+    ]
+    monkeypatch.setattr(doctor, "examine", lambda root, deep: iter(found))
+    text = invoke("doctor").stdout.partition("what to do")[2]
+    order = [text.index(f"fix of {status}") for status in ("missing", "warning", "absent")]
+    assert order == sorted(order)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 
 import pytest
 
 from parnet_deploy.cli.inspect import _graph
+from parnet_deploy.cli.render import bytes_text
 from parnet_deploy.deployment import Deployment
 from parnet_deploy.spec import ModelSpec
 from parnet_deploy.storage.document import seal
@@ -42,7 +44,7 @@ def test_json_has_the_documented_keys(built, invoke):
     assert set(found) == {
         *("deployment", "name", "written", "digest", "source", "spec", "input_size"),
         *("preprocessing", "labels", "parts", "artifacts", "plans", "steps", "integrity"),
-        "missing_steps",
+        *("engines", "precision", "evidence", "missing_steps"),
     }
     assert found["integrity"] == {"ok": True, "missing": [], "changed": [], "foreign": []}
     assert found["missing_steps"] == ["verify", "bench"]
@@ -165,3 +167,80 @@ def test_the_graph_joins_each_fusion_to_the_next(streams):
         assert lower.index("└") == upper.index("┬")
         end = lower.index("fusion" if "fusion" in lower else "head")
         assert end <= upper.index("┐") < end + len("fusion0")
+
+
+def test_engines_and_evidence(built, invoke):
+    text = " ".join(invoke("inspect").stdout.split())
+    engine = Deployment.open(built).artifacts["plans/onnxruntime-fp32-one/all.onnx"]
+    assert "engines of onnxruntime-fp32-one" in text
+    assert f"cpu, all cores all all {bytes_text(engine['bytes'])} {engine['sha256'][:8]}" in text
+    found = json.loads(invoke("inspect", "--json").stdout)
+    (about,) = found["engines"]["onnxruntime-fp32-one"]["engines"]
+    assert (about["bytes"], about["sha256"]) == (engine["bytes"], engine["sha256"])
+    assert found["precision"] == {"onnxruntime-fp32-one": None}
+    assert [row["step"] for row in found["evidence"]] == [
+        *("fuse", "fuse", "export", "build:onnxruntime-fp32-one")
+    ]
+    assert all(row["passed"] and row["figures"]["error"] > 0 for row in found["evidence"])
+    assert text.count("✓") == 2 + 1 + 4  # integrity, the default plan and its note, evidence
+
+
+def test_a_real_verification_is_evidence(built, invoke):
+    assert invoke("verify").exit_code == 0
+    rows = json.loads(invoke("inspect", "--json").stdout)["evidence"]
+    (verified,) = [row for row in rows if row["step"] == "verify"]
+    assert verified["passed"] is True
+    assert verified["plan"] == "onnxruntime-fp32-one"
+    assert 0 < verified["figures"]["error"] < verified["figures"]["limit"] == 1e-4
+
+
+def test_layers_of_float32_plans_are_told_in_one_line(built, invoke):
+    assert "every layer of every plan is in float32" in invoke("inspect", "--layers").stdout
+
+
+def test_diff_of_a_copy_is_identical(built, invoke):
+    shutil.copytree(built, built.parent / "copy")
+    result = invoke("inspect", "digits", "--diff", "copy")
+    assert result.exit_code == 0
+    assert "✓ identical" in result.stdout
+    found = json.loads(invoke("inspect", "digits", "--diff", "copy", "--json").stdout)
+    assert set(found) == {"first", "second", "identical", "differences"}
+    assert (found["identical"], found["differences"]) == (True, [])
+    assert found["first"]["digest"] == found["second"]["digest"]
+
+
+def test_diff_lists_what_is_only_there(built, place_deployment, invoke):
+    place_deployment("exported", "exported")
+    result = invoke("inspect", "exported", "--diff", "digits")
+    assert result.exit_code == 0
+    text = " ".join(result.stdout.split())
+    for expected in (
+        "plans: 1 + onnxruntime-fp32-one",
+        "steps: 1 + build:onnxruntime-fp32-one",
+        "+ plans/onnxruntime-fp32-one/build.json",
+        "not identical: 6 added",
+    ):
+        assert expected in text
+    back = json.loads(invoke("inspect", "digits", "--diff", "exported", "--json").stdout)
+    assert not back["identical"]
+    assert {difference["change"] for difference in back["differences"]} == {"removed"}
+
+
+def test_diff_of_a_damaged_deployment_proves_nothing(built, invoke):
+    shutil.copytree(built, built.parent / "copy")
+    file = built.parent / "copy/onnx/head.onnx"
+    file.write_bytes(file.read_bytes() + b"x")
+    result = invoke("inspect", "digits", "--diff", "copy")
+    assert result.exit_code == 3
+    assert "✗ copy: changed onnx/head.onnx" in result.stdout
+    assert "identical" not in result.stdout
+    result = invoke("inspect", "digits", "--diff", "copy", "--json")
+    assert result.exit_code == 3
+    assert json.loads(result.stdout)["identical"] is False
+
+
+def test_diff_with_what_is_not_there(built, invoke):
+    result = invoke("inspect", "digits", "--diff", "nothing")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+    assert invoke("inspect", "digits", "--diff", "digits", "--layers").exit_code == 2

@@ -7,7 +7,7 @@ from importlib import metadata
 import pytest
 
 from parnet_deploy.doctor import findings as doctor
-from parnet_deploy.doctor import gpu as doctor_gpu
+from parnet_deploy.doctor import versions
 from parnet_deploy.doctor.gpu import examine_gpus
 from parnet_deploy.machine.gpus import read_gpus
 from tests.runtime.driver_toys import ToyDriver, install
@@ -21,7 +21,7 @@ def have(monkeypatch, packages: dict[str, str]) -> None:
             raise metadata.PackageNotFoundError(name)
         return packages[name]
 
-    monkeypatch.setattr(doctor_gpu.metadata, "version", version)
+    monkeypatch.setattr(versions.metadata, "version", version)
 
 
 def found(monkeypatch, driver: ToyDriver | None, packages: dict[str, str]) -> dict:
@@ -62,14 +62,6 @@ def test_bindings_newer_than_the_driver(monkeypatch, version, status):
     if status == "warning":
         assert finding.detail == "13.0.1 is made for CUDA 13, the driver runs CUDA 12"
         assert "pip install 'cuda-bindings<13'" in finding.fix
-
-
-@pytest.mark.parametrize("driver", [None, ToyDriver(1)], ids=["no gpu", "gpu"])
-def test_onnxruntime_twice(monkeypatch, driver):
-    findings = found(monkeypatch, driver, {**READY, "onnxruntime": "1.32.0"})
-    finding = findings["onnxruntime, twice"]
-    assert finding.status == "warning"
-    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in finding.fix
 
 
 def test_no_gpu(monkeypatch):

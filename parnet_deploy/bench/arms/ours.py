@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...compare import ENGINE_TOLERANCE, compare
@@ -37,6 +38,23 @@ def open_ours(*, directory: str, plan: str, threads: int | None = None, **others
         self_check=own,
         close=runtime.close,
     )
+
+
+def open_at_another_size(*, directory: str, plan: str, **others: Any) -> OpenedArm:
+    """Open a plan to be asked images of a size that nobody knows the logits of.
+
+    So it is asked the reference image first, at its size, and held against that. A plan in lower
+    precision has its canary.
+    """
+    arm = open_ours(directory=directory, plan=plan, **others)
+    if arm.self_check is not None:
+        return arm
+    reference = read_reference(Deployment.open(directory))
+    logits = arm.run(reference.image)
+    parity = compare(logits, reference.logits, tolerance=ENGINE_TOLERANCE, what=f"plan {plan}")
+    what = "the reference, at its own size"
+    check = SelfCheck(what=what, error=parity.error, limit=parity.tolerance)
+    return replace(arm, self_check=check)
 
 
 def open_other(*, deployment: str, size: Sequence[int], threads: int, **others: Any) -> OpenedArm:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import SpecError
 from ...storage.names import MANIFEST
-from ..result import OURS
+from ..result import OURS, YARDSTICK
 from .arm import ArmSpec, Network
 
 
@@ -72,6 +72,12 @@ ARMS: dict[str, ArmEntry] = {
         text="the fused network on OpenVINO",
     ),
     **{name: _resnet(name) for name in ("resnet18", "resnet34", "resnet50", "resnet101")},
+    YARDSTICK: ArmEntry(
+        entry=f"{_HERE}.yardstick:open_yardstick",
+        extra="export",
+        text="a fixed computation, which makes reports of different days comparable",
+        network="other",
+    ),
 }
 ALIASES = {"onnxruntime-unfused": "onnxruntime"}
 _OTHER = ArmEntry(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...html import Html, join, table, tag
 from ..result import Split
 from .axis import figure, percent
-from .why import split_shares
+from .why import split_shares, stage_share
 from .words import ms_text, number_text, share_text
 
 _CHARACTER, _WIDE, _NARROW = 7.2, 1100, 320  # pixels: of text, and of a bar on a desk, on a phone
@@ -65,7 +65,7 @@ def _table(split: Split, shares: dict[str, float]) -> Html:
         (
             join(tag("i", class_=f"swatch {_stage_class(row['stage'])}"), row["stage"]),
             number_text(row["ms"]),
-            share_text(shares.get(row["stage"], 0.0)),
+            stage_share(shares, row["stage"]),
             row["how"],
         )
         for row in split["rows"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..result import OURS, QUANTILE_NAMES, ArmResult, BenchReport, Curve, ModeResult
 from ..statistics import samples_needed
-from .why import split_shares
+from .why import split_shares, stage_share
 from .words import (
     arm_title,
     count_text,
@@ -187,7 +187,7 @@ def split_rows(report: BenchReport) -> Rows:
     if split is not None:
         shares = split_shares(split)
         rows = [
-            (row["stage"], number_text(row["ms"]), share_text(shares.get(row["stage"], 0.0)))
+            (row["stage"], number_text(row["ms"]), stage_share(shares, row["stage"]))
             for row in split["rows"]
         ]
         rows.append(("the whole", number_text(split["whole_ms"]), ""))

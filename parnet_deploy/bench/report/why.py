@@ -10,7 +10,6 @@ _QUESTION = "Why?"
 _MUCH = 0.6  # of what the machine can do
 _LARGE = 0.15  # of a call: worth a word
 _PLACES = {
-    "preprocess": "goes into preparing the image",
     "copy in": "goes into copying the image in",
     "stems": "is in the stems",
     "streams": "is in the streams",
@@ -39,16 +38,22 @@ def why_so(report: BenchReport) -> Answer:
         question=_QUESTION,
         mood="none",
         text=text,
-        more=(*_also(shares, largest), *_slowest_part(split)),
+        more=(*_also(shares, largest), *_slowest_part(split), *_before(split)),
     )
 
 
 def split_shares(split: Split) -> dict[str, float]:
     """Each stage's share of the call; a stage of negative time (a remainder) counts as none."""
-    total = sum(max(row["ms"], 0.0) for row in split["rows"])
+    inside = [row for row in split["rows"] if row["stage"] != "preprocess"]  # comes before the call
+    total = sum(max(row["ms"], 0.0) for row in inside)
     if not total:
         return {}
-    return {row["stage"]: max(row["ms"], 0.0) / total for row in split["rows"]}
+    return {row["stage"]: max(row["ms"], 0.0) / total for row in inside}
+
+
+def stage_share(shares: dict[str, float], stage: str) -> str:
+    """A share as text; what comes before the call has none."""
+    return share_text(shares[stage]) if stage in shares else ""
 
 
 def _limit_text(roofline: Roofline) -> str:
@@ -64,11 +69,20 @@ def _limit_text(roofline: Roofline) -> str:
 
 def _also(shares: dict[str, float], largest: str) -> list[str]:
     """Time that is not spent in the network, where it is much."""
-    outside = ("preprocess", "wait", "other")
+    outside = ("wait", "other")
     return [
         f"{share_text(shares[stage])} {_PLACES[stage]}."
         for stage in outside
         if stage != largest and shares.get(stage, 0.0) >= _LARGE
+    ]
+
+
+def _before(split: Split) -> list[str]:
+    """What is done to an image before the call, where that is much."""
+    return [
+        f"Preparing an image takes another {ms_text(row['ms'])} before the call."
+        for row in split["rows"]
+        if row["stage"] == "preprocess" and row["ms"] >= _LARGE * split["plain_ms"]
     ]
 
 

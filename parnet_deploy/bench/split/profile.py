@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,28 +26,45 @@ WARM_UP, CALLS = 2, 7
 _KERNEL = "_kernel_time"
 
 
+class Profile(NamedTuple):
+    """One call of an engine: milliseconds of each part ("" for what is of none) and in all."""
+
+    parts: Mapping[str, float]
+    whole_ms: float
+
+
 def profile_engine(
-    engine: Path, feeds: Arrays, spec: ModelSpec, *, threads: int
-) -> tuple[dict[str, float], dict[str, NDArray[np.float32]]]:
-    """Run an engine some times under the profiler.
+    engine: Path,
+    feeds: Arrays,
+    spec: ModelSpec,
+    *,
+    threads: int,
+    between: Callable[[], object] = lambda: None,
+) -> tuple[Profile, dict[str, NDArray[np.float32]]]:
+    """Run an engine some times under the profiler, which makes it a little slower.
 
     Args:
         engine: An ONNX file.
         feeds: Its inputs by name.
         spec: The network, for which block is of which part.
         threads: Cores, as in the plan.
+        between: Called before each profiled call.
 
-    Returns: Milliseconds of each part (median of calls; "" for what is of none), and the outputs.
+    Returns: The call of median time, and the outputs.
     """
     with tempfile.TemporaryDirectory(prefix="parnet-deploy-") as scratch:
         session = open_session(engine, threads=threads, profile=Path(scratch) / "calls")
         names = [output.name for output in session.get_outputs()]
+        walls_ms = []
         for _ in range(WARM_UP + CALLS):
+            between()
+            started = time.perf_counter_ns()
             values = session.run(names, dict(feeds))
+            walls_ms.append((time.perf_counter_ns() - started) / 1e6)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    calls = list(_calls(events))[-CALLS:]
-    timed = [parts_of_call(call, spec) for call in calls]
-    found = {name: median(times.get(name, 0.0) for times in timed) for name in _names(timed)}
+    calls = list(zip(walls_ms, _calls(events), strict=True))[WARM_UP:]
+    wall_ms, kernels = sorted(calls, key=lambda call: call[0])[CALLS // 2]
+    found = Profile(parts=parts_of_call(kernels, spec), whole_ms=wall_ms)
     return found, dict(zip(names, values, strict=True))
 
 
@@ -78,7 +95,3 @@ def _calls(events: Iterable[Mapping[str, Any]]) -> Iterable[list[Mapping[str, An
     for run in sorted((e for e in known if e["name"] == "model_run"), key=lambda e: int(e["ts"])):
         begin, end = int(run["ts"]), int(run["ts"]) + int(run["dur"])
         yield [event for event in kernels if begin <= int(event["ts"]) <= end]
-
-
-def _names(timed: Iterable[Mapping[str, float]]) -> list[str]:
-    return list(dict.fromkeys(name for times in timed for name in times))

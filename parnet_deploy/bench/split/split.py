@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,11 @@ from ...spec import IMAGE, LOGITS, ModelSpec
 from ..result import PartTime, Split, SplitRow
 from ..timeline import Call, read_timeline
 
+if TYPE_CHECKING:
+    from .profile import Profile
+
 CPU = "onnxruntime"
-WARM_UP, CALLS = 3, 21
+WARM_UP, CALLS = 2, 15
 PHOTO = (640, 480)  # width, height of the JPEG that is prepared, as of a common camera
 STAGES = {"stem": "stems", "stream": "streams", "fusion": "fusion", "head": "head"}
 _ORDER = ("copy in", "stems", "streams", "wait", "fusion", "head", "copy out")
@@ -39,13 +42,15 @@ PartTimes = Mapping[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What was measured of a plan: each engine's parts by the profiler, and one traced call.
+    """What was measured of a plan.
 
-    ``engines`` is empty where no profiler looks into engines, ``call`` None where nothing
-    overlaps.
+    ``engines`` has the parts of each engine by the profiler; it is empty where none looks into
+    engines. ``call`` is a traced call, None where one engine does all. ``whole_ms`` is the call
+    that was profiled or traced, ``plain_ms`` one that was neither.
     """
 
     whole_ms: float
+    plain_ms: float
     engines: Mapping[str, PartTimes]
     call: Call | None
 
@@ -58,12 +63,13 @@ def measure_split(
     threads: int | None = None,
     on_stage: Callable[[str], None] = lambda text: None,
 ) -> Split:
-    """Measure where the time of a call goes. Nothing is scaled: what is not explained is "other".
+    """Measure where the time of a call goes.
 
-    On the CPU each engine runs under ONNX Runtime's profiler, which makes it a little slower: then
-    "other" may be below zero. Where engines run side by side, the stages are those of the critical
-    path of a traced call. ``parts`` marks the longest path through the network, which is what a
-    call would take with a lane for every stream.
+    One engine on the CPU runs under ONNX Runtime's profiler: its kernels' times as they are, and
+    "other" for what is left. Several engines, or other devices: the stages are those of the
+    critical path of a traced call, and an engine of several parts is divided as its profile is,
+    alone, where there is a profiler. ``parts`` are the profiler's, each engine alone; it marks the
+    longest path through the network, which is what a call would take with a lane for every stream.
 
     Args:
         directory: The deployment.
@@ -78,28 +84,19 @@ def measure_split(
     on_stage("where the time goes")
     deployment = Deployment.open(directory)
     files = read_plan(deployment, key)
-    overlaps = len({(s.device, s.lane) for s in files.plan.placement.segments}) > 1
     with Runtime.open(directory, plan=key, threads=threads) as runtime:
-        whole_ms = _time_calls(runtime, image)
-        cores = runtime.describe()["facts"].get("cores")
-    call = None
-    if overlaps or files.plan.backend != CPU:
-        with Runtime.open(directory, plan=key, threads=threads, trace=True) as runtime:
-            for _ in range(WARM_UP + CALLS):
-                runtime(image)
-            timeline = read_timeline(runtime.timeline(), runtime.program, calls=CALLS)
-        call = timeline.typical
-    engines = {}
-    if files.plan.backend == CPU:
-        engines = _profile(files, deployment.spec, image, cores)
-    measured = Measured(whole_ms=whole_ms, engines=engines, call=call)
-    rows = split_rows(measured, files.plan)
+        if files.plan.backend == CPU and len(files.plan.placement.segments) == 1:
+            measured = _profiled(files, deployment.spec, image, runtime)
+        else:
+            with Runtime.open(directory, plan=key, threads=threads, trace=True) as traced:
+                measured = _traced(files, deployment.spec, image, runtime, traced)
     before = _preprocess_row(deployment)
     return Split(
         source=_source(files.plan, measured),
-        whole_ms=whole_ms,
-        rows=[*([before] if before else []), *rows],
-        parts=_parts(deployment, files.plan, engines, image),
+        whole_ms=measured.whole_ms,
+        plain_ms=measured.plain_ms,
+        rows=[*([before] if before else []), *split_rows(measured, files.plan)],
+        parts=_parts(deployment, measured.engines, image),
     )
 
 
@@ -110,12 +107,12 @@ def split_rows(measured: Measured, plan: Plan) -> list[SplitRow]:
     segments = {segment.name: segment for segment in plan.placement.segments}
     if measured.call is None:
         for parts in measured.engines.values():
+            unknown += parts.get("", 0.0)
             for part, spent_ms in parts.items():
                 if part:
                     times[stage_of(part)] += spent_ms
     else:
-        split = measured.call.critical_split()
-        times["wait"] = split["launching_us"] / 1e3
+        times["wait"] = measured.call.critical_split()["launching_us"] / 1e3
         for span in measured.call.critical:
             spent_ms = span.duration_us / 1e3
             if span.kind != "engine":
@@ -127,7 +124,8 @@ def split_rows(measured: Measured, plan: Plan) -> list[SplitRow]:
                 times[stage_of(part)] += spent_ms * share
     rows = [_row(stage, times[stage], _how(stage, times[stage], measured)) for stage in _ORDER]
     rest = measured.whole_ms - sum(times.values())
-    return [*rows, _row("other", rest, _how_other(rest, unknown))]
+    named = f", {unknown:.3g} ms of it in engines, where no part has it" if unknown > 1e-6 else ""
+    return [*rows, _row("other", rest, f"between kernels and engines{named}")]
 
 
 def shares_of(segment: Segment, profiled: PartTimes) -> dict[str, float]:
@@ -163,30 +161,70 @@ def longest_path(spec: ModelSpec, times_ms: PartTimes) -> set[str]:
     return path
 
 
+def _profiled(
+    files: PlanFiles, spec: ModelSpec, image: NDArray[np.float32], runtime: Runtime
+) -> Measured:
+    """The one engine under the profiler, in turns with calls that are not."""
+    plain_ms: list[float] = []
+    found = _profile(files, spec, image, runtime, lambda: plain_ms.append(_time(runtime, image)))
+    ((name, profile),) = found.items()
+    return Measured(
+        whole_ms=profile.whole_ms,
+        plain_ms=median(plain_ms[WARM_UP:]),
+        engines={name: profile.parts},
+        call=None,
+    )
+
+
+def _traced(
+    files: PlanFiles,
+    spec: ModelSpec,
+    image: NDArray[np.float32],
+    runtime: Runtime,
+    traced: Runtime,
+) -> Measured:
+    """Traced calls, in turns with calls that are not; then each engine alone, if that can be."""
+    plain_ms = []
+    for _ in range(WARM_UP + CALLS):
+        plain_ms.append(_time(runtime, image))
+        traced(image)
+    call = read_timeline(traced.timeline(), traced.program, calls=CALLS).typical
+    profiles = _profile(files, spec, image, runtime) if files.plan.backend == CPU else {}
+    return Measured(
+        whole_ms=call.wall_us / 1e3,
+        plain_ms=median(plain_ms[WARM_UP:]),
+        engines={name: profile.parts for name, profile in profiles.items()},
+        call=call,
+    )
+
+
 def _profile(
-    files: PlanFiles, spec: ModelSpec, image: NDArray[np.float32], cores: int
-) -> dict[str, PartTimes]:
+    files: PlanFiles,
+    spec: ModelSpec,
+    image: NDArray[np.float32],
+    runtime: Runtime,
+    between: Callable[[], object] = lambda: None,
+) -> dict[str, Profile]:
     """Each engine by itself, on what those before it computed."""
     from .profile import profile_engine
 
-    threads = share_cores(files.plan.placement, cores)
+    threads = share_cores(files.plan.placement, runtime.describe()["facts"]["cores"])
     values: dict[str, NDArray[np.float32]] = {IMAGE: image}
-    found: dict[str, PartTimes] = {}
+    found = {}
     for segment in files.plan.placement.segments:
-        feeds = {name: values[name] for name in segment.inputs}
-        path = files.engines[segment.name]
         found[segment.name], outputs = profile_engine(
-            path, feeds, spec, threads=threads[segment.name]
+            files.engines[segment.name],
+            {name: values[name] for name in segment.inputs},
+            spec,
+            threads=threads[segment.name],
+            between=between,
         )
         values |= outputs
     return found
 
 
 def _parts(
-    deployment: Deployment,
-    plan: Plan,
-    engines: Mapping[str, PartTimes],
-    image: NDArray[np.float32],
+    deployment: Deployment, engines: Mapping[str, PartTimes], image: NDArray[np.float32]
 ) -> list[PartTime]:
     """Every part that the profiler saw; nothing where it saw none."""
     spec, (batch, _, height, width) = deployment.spec, image.shape
@@ -201,7 +239,7 @@ def _parts(
     rows = []
     for part in spec.parts:
         spent_ms = times.get(part.name, 0.0)
-        moved = _bytes_moved(deployment, plan, part.name, image)
+        moved = _bytes_moved(deployment, part.name, image)
         flops = 2 * macs[part.name] * batch
         rows.append(
             PartTime(
@@ -217,7 +255,7 @@ def _parts(
     return rows
 
 
-def _bytes_moved(deployment: Deployment, plan: Plan, name: str, image: NDArray[np.float32]) -> int:
+def _bytes_moved(deployment: Deployment, name: str, image: NDArray[np.float32]) -> int:
     """Weights once, and what is read and written in float32, for the whole batch."""
     spec, (batch, channels, height, width) = deployment.spec, image.shape
     part = next(part for part in spec.parts if part.name == name)
@@ -229,13 +267,10 @@ def _bytes_moved(deployment: Deployment, plan: Plan, name: str, image: NDArray[n
     return int(weights + 4 * batch * sum(int(np.prod(shape)) for shape in shapes))
 
 
-def _time_calls(runtime: Runtime, image: NDArray[np.float32]) -> float:
-    samples = []
-    for _ in range(WARM_UP + CALLS):
-        started = time.perf_counter_ns()
-        runtime(image)
-        samples.append((time.perf_counter_ns() - started) / 1e6)
-    return median(samples[WARM_UP:])
+def _time(runtime: Runtime, image: NDArray[np.float32]) -> float:
+    started = time.perf_counter_ns()
+    runtime(image)
+    return (time.perf_counter_ns() - started) / 1e6
 
 
 def _preprocess_row(deployment: Deployment) -> SplitRow | None:
@@ -282,16 +317,16 @@ def _how(stage: str, spent_ms: float, measured: Measured) -> str:
     return "profiled" if measured.call is None else "on the critical path"
 
 
-def _how_other(rest: float, unknown: float) -> str:
-    if rest < 0:
-        return "below zero, for the profiler made the engine slower than in a call"
-    if unknown > 0:
-        return f"host, and {unknown:.3g} ms of engines of which nobody sees the inside"
-    return "host: Python, binding, and what the profiler does not name"
-
-
 def _source(plan: Plan, measured: Measured) -> str:
-    inside = "ONNX Runtime's profiler" if measured.engines else "no profiler looks into engines"
+    longer = measured.whole_ms / measured.plain_ms - 1
+    cost = f"looking into a call changed its time by {longer:+.0%}"
     if measured.call is None:
-        return f"{inside}; parts run in turn, the critical path is that of a lane for every stream"
-    return f"traced call of the placement {plan.placement.name}, its critical path; {inside}"
+        return (
+            f"ONNX Runtime's profiler; {cost}; parts run in turn, the critical path is that of a "
+            "lane for every stream"
+        )
+    inside = "profiled alone" if measured.engines else "no profiler looks into engines"
+    return (
+        f"traced call of the placement {plan.placement.name}, its critical path; {cost}; parts: "
+        f"{inside}"
+    )

@@ -1,0 +1,68 @@
+"""Which deployments there are, and whether they run on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..deployment import Deployment
+from ..errors import ParnetDeployError
+from ..runtime.choose import order_plans
+from ..runtime.session import Runtime
+from .finding import Finding
+
+GROUP = "deployments"
+
+
+def examine_deployments(engines: Path, *, deep: bool = False) -> Iterator[Finding]:
+    """One finding for each deployment in a directory.
+
+    Args:
+        engines: The directory; need not exist.
+        deep: Check every file, and open every plan with its canary, which takes seconds each.
+    """
+    for manifest in sorted(engines.glob("*/deployment.json")):
+        yield _examine(manifest.parent, deep=deep)
+
+
+def _examine(directory: Path, *, deep: bool) -> Finding:
+    name = directory.name
+    try:
+        opened = Deployment.open(directory)
+        plans = order_plans(opened) if opened.plans else ()
+    except ParnetDeployError as error:
+        return _bad(name, str(error), f"parnet-deploy inspect {name}")
+    if not plans:
+        return Finding(
+            group=GROUP,
+            name=name,
+            status="absent",
+            detail="no engines yet",
+            fix=f"parnet-deploy build {name}",
+        )
+    if not deep:
+        count = f"{len(plans)} plans" if len(plans) > 1 else "one plan"
+        return Finding(
+            group=GROUP, name=name, status="ok", detail=f"{count}; --deep opens what is there"
+        )
+    integrity = opened.verify()
+    if not integrity:
+        bad = ", ".join(integrity.missing + integrity.changed)
+        return _bad(name, f"missing or changed: {bad}", f"parnet-deploy inspect {name}")
+    runs, fails = [], []
+    for key in plans:
+        try:
+            with Runtime.open(directory, plan=key):
+                runs.append(key)
+        except ParnetDeployError as error:
+            fails.append(f"{key}: {error}")
+    if not runs:
+        return _bad(name, "; ".join(fails), f"parnet-deploy build {name}")
+    detail = f"runs here, its canary answered as when it was built: {', '.join(runs)}"
+    if fails:
+        return _bad(name, f"{detail}; {'; '.join(fails)}", f"parnet-deploy build {name}")
+    return Finding(group=GROUP, name=name, status="ok", detail=detail)
+
+
+def _bad(name: str, detail: str, fix: str) -> Finding:
+    return Finding(group=GROUP, name=name, status="warning", detail=detail, fix=fix)

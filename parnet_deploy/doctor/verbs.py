@@ -1,0 +1,82 @@
+"""What each verb needs, and so which of them run here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .finding import Finding
+from .versions import installed
+
+GROUP = "verbs"
+
+_CPU, _EXPORT = ("onnxruntime", "onnxruntime-gpu"), ("torch", "onnx", "onnxscript", "safetensors")
+_SERVE = ("uvicorn", "httptools", "grpcio", "protobuf", "orjson", "prometheus-client")
+
+_TRAINED = tuple(((name,), "export") for name in _EXPORT)
+_SERVER = tuple(((name,), "serve") for name in _SERVE)
+_ENGINE, _IMAGES = (_CPU, "cpu"), (("pillow",), "images")
+
+NEEDS: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
+    "fuse": _TRAINED,
+    "export": (*_TRAINED, _ENGINE),
+    "calibrate": (*_TRAINED, _ENGINE, _IMAGES),
+    "build": (*_TRAINED, _ENGINE),
+    "verify": ((("onnx",), "export"), _ENGINE),
+    "run": (_ENGINE, _IMAGES),
+    "bench": (_ENGINE,),
+    "serve": (_ENGINE, *_SERVER),
+    "serve --ray": (_ENGINE, (("ray",), "ray"), *_SERVER),
+    "export-triton": (_ENGINE,),
+}
+"""For each verb: packages, one of which must be there, and the extra that installs it."""
+
+OPTIONAL = ("serve --ray",)
+"""Verbs that most people never need: what they lack is not counted as missing."""
+
+
+def examine_verbs(machine: Mapping[str, Any], gpus: int) -> Iterator[Finding]:
+    """For each verb whether it runs here, and which limits it has on this machine."""
+    for verb, needs in NEEDS.items():
+        lacking = [(names, extra) for names, extra in needs if not any(map(installed, names))]
+        if lacking:
+            names = ", ".join(names[0] for names, _ in lacking)
+            extras = ",".join(dict.fromkeys(extra for _, extra in lacking))
+            yield Finding(
+                group=GROUP,
+                name=verb,
+                status="absent" if verb in OPTIONAL else "missing",
+                detail=f"does not run here: {names} not installed",
+                fix=f"pip install 'parnet-deploy[{extras}]'",
+            )
+            continue
+        yield Finding(group=GROUP, name=verb, status="ok", detail=_limits(verb, machine, gpus))
+
+
+def _limits(verb: str, machine: Mapping[str, Any], gpus: int) -> str:
+    isa, cores = machine["isa"], machine["cores_usable"]
+    if verb == "calibrate":
+        return f"runs here; INT8 on this CPU: {int8_text(isa)}"
+    if verb == "build":
+        where = f"GPUs {', '.join(map(str, range(gpus)))}" if gpus else "the CPU"
+        return f"runs here, for {where}; --backend fake tries placements on any number of GPUs"
+    if verb == "bench":
+        return f"runs here; beside {_arms()}"
+    if verb in ("run", "serve"):
+        return f"runs here, on {f'{gpus} GPUs or ' if gpus else ''}{cores} cores"
+    return "runs here"
+
+
+def int8_text(isa: list[str]) -> str:
+    """How INT8 runs with these instruction sets."""
+    if {"avx512_vnni", "avx_vnni", "amx_int8"} & set(isa):
+        return "8-bit weights (VNNI or AMX)"
+    if "avx2" in isa:
+        return "7-bit weights, for products of 8 bits saturate without VNNI"
+    return "possible, and no faster than float32 is to be expected"
+
+
+def _arms() -> str:
+    arms = {"torch": "torch", "onnxruntime": "ResNets", "openvino": "openvino"}
+    found = [text for package, text in arms.items() if installed(package)]
+    return ", ".join(found) or "nothing else: neither torch nor onnxruntime is installed"

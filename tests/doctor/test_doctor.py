@@ -1,0 +1,145 @@
+"""What doctor finds on machines that are not this one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from parnet_deploy.builder.build import BuildOptions, build_to_deployment
+from parnet_deploy.doctor import verbs
+from parnet_deploy.doctor.deployments import examine_deployments
+from parnet_deploy.doctor.system import (
+    GPU_LIBRARIES,
+    LEAST_FILES,
+    examine_devices,
+    examine_libraries,
+    examine_limits,
+)
+from parnet_deploy.doctor.verbs import NEEDS, OPTIONAL, examine_verbs, int8_text
+from parnet_deploy.export.export_step import export_to_deployment
+from parnet_deploy.export.fuse_step import fuse_to_deployment
+
+CHECKPOINT = Path(__file__).parents[2] / "examples/digits/digits.pth.tar"
+LAPTOP = {"isa": ["avx", "avx2"], "cores_usable": 4}
+ALL = {name for needs in NEEDS.values() for names, _ in needs for name in names}
+
+
+def with_packages(monkeypatch: pytest.MonkeyPatch, packages: set[str]) -> None:
+    monkeypatch.setattr(verbs, "installed", lambda name: "1.0" if name in packages else None)
+
+
+def test_a_machine_that_only_runs_deployments(monkeypatch) -> None:
+    with_packages(monkeypatch, {"onnxruntime", "pillow"})
+    found = {finding.name: finding for finding in examine_verbs(LAPTOP, 0)}
+    assert set(found) == set(NEEDS)
+    assert found["run"].status == found["bench"].status == "ok"
+    assert found["fuse"].status == "missing"
+    assert found["fuse"].fix == "pip install 'parnet-deploy[export]'"
+    assert "torch, onnx, onnxscript, safetensors not installed" in found["fuse"].detail
+    assert found["serve"].fix == "pip install 'parnet-deploy[serve]'"
+    assert found["serve --ray"].status == "absent", "few need it"
+    assert found["serve --ray"].fix == "pip install 'parnet-deploy[ray,serve]'"
+
+
+def test_a_machine_with_nothing_says_every_extra_once(monkeypatch) -> None:
+    with_packages(monkeypatch, set())
+    found = {finding.name: finding for finding in examine_verbs(LAPTOP, 0)}
+    assert found["calibrate"].fix == "pip install 'parnet-deploy[export,cpu,images]'"
+    assert {f.status for f in found.values() if f.name not in OPTIONAL} == {"missing"}
+
+
+def test_a_machine_with_gpus_says_so(monkeypatch) -> None:
+    with_packages(monkeypatch, ALL - {"onnxruntime"})
+    found = {finding.name: finding for finding in examine_verbs(LAPTOP, 2)}
+    assert {finding.status for finding in found.values()} == {"ok"}
+    assert "GPUs 0, 1" in found["build"].detail
+    assert "2 GPUs or 4 cores" in found["serve"].detail
+    assert "7-bit weights" in found["calibrate"].detail
+    assert "beside torch" in found["bench"].detail
+
+
+@pytest.mark.parametrize(
+    ("isa", "text"),
+    [(["avx2", "avx_vnni"], "8-bit"), (["amx_int8"], "8-bit"), (["avx2"], "7-bit"), ([], "faster")],
+)
+def test_int8_by_instruction_set(isa: list[str], text: str) -> None:
+    assert text in int8_text(isa)
+
+
+def test_limits_that_serve_runs_into(tmp_path: Path) -> None:
+    (few,) = examine_limits(tmp_path, files=1024)
+    assert (few.name, few.status) == ("open files", "warning")
+    assert f"ulimit -n {LEAST_FILES}" in (few.fix or "")
+    (tmp_path / "dev/shm").mkdir(parents=True)
+    many, shared = examine_limits(tmp_path, files=LEAST_FILES)
+    assert (many.status, many.fix) == ("ok", None)
+    assert "MiB free" in shared.detail
+
+
+def test_scarce_shared_memory(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "dev/shm").mkdir(parents=True)
+    usage = type("Usage", (), {"free": 64 << 20})
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    *_, shared = examine_limits(tmp_path, files=LEAST_FILES)
+    assert shared.status == "warning"
+    assert "--shm-size" in (shared.fix or "")
+
+
+def test_device_files_that_may_not_be_opened(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "dev").mkdir()
+    for name in ("nvidia0", "nvidiactl", "null"):
+        (tmp_path / "dev" / name).touch()
+    (tmp_path / "dev/nvidia-caps").mkdir()
+    assert list(examine_devices(tmp_path)) == []
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert [found.name for found in examine_devices(tmp_path)] == ["nvidia0", "nvidiactl"]
+
+
+def test_libraries_in_the_loader_s_own_words() -> None:
+    def load(name: str) -> None:
+        if name != "libnvinfer.so.10":
+            raise OSError(f"{name}: cannot open shared object file")
+
+    found = {finding.name: finding for finding in examine_libraries(load)}
+    assert len(found) == len(GPU_LIBRARIES)
+    assert found["libnvinfer.so.10"].status == "ok"
+    assert found["libcuda.so.1"].status == "missing"
+    assert found["libcuda.so.1"].detail == "libcuda.so.1: cannot open shared object file"
+    assert found["libcudnn.so.9"].status == "absent", "a package may bring it"
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("doctor") / "engines"
+    root.mkdir()
+    fuse_to_deployment(CHECKPOINT, root / "digits")
+    export_to_deployment(root / "digits")
+    shutil.copytree(root / "digits", root / "unbuilt")
+    build_to_deployment(root / "digits", BuildOptions(placement="one", threads=1))
+    shutil.copytree(root / "digits", root / "damaged")
+    next((root / "damaged/plans").rglob("all.onnx")).write_bytes(b"no")
+    shutil.copytree(root / "digits", root / "edited")
+    (root / "edited/deployment.json").write_text("{}")
+    return root
+
+
+def test_deployments_at_a_glance(engines: Path) -> None:
+    found = {finding.name: finding for finding in examine_deployments(engines)}
+    assert list(found) == ["damaged", "digits", "edited", "unbuilt"]
+    assert found["digits"].status == "ok"
+    assert found["unbuilt"].fix == "parnet-deploy build unbuilt"
+    assert found["edited"].status == "warning"
+
+
+def test_deep_opens_them(engines: Path) -> None:
+    found = {finding.name: finding for finding in examine_deployments(engines, deep=True)}
+    assert "runs here" in found["digits"].detail
+    assert next((engines / "digits/plans").iterdir()).name in found["digits"].detail
+    assert found["damaged"].status == "warning"
+    assert "all.onnx" in found["damaged"].detail
+
+
+def test_no_directory_is_no_finding(tmp_path: Path) -> None:
+    assert list(examine_deployments(tmp_path / "nowhere")) == []
