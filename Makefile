@@ -9,7 +9,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
 VENV ?= .venv
-EXTRAS ?= cpu,export,serve,dev
+EXTRAS ?= cpu,export,serve,dev,docs
 WORKERS ?= 2
 PYTEST_ARGS ?=
 PYTHON ?= $(shell for python in python3.11 python3 python3.14 python3.13 python3.12 python3.10; do \
@@ -142,6 +142,9 @@ proto: $(READY) ## Compile open_inference.proto after a change
 	$(BIN)/python -m grpc_tools.protoc -I$(PROTOCOL) \
 		--descriptor_set_out=$(PROTOCOL)/open_inference.binpb open_inference.proto
 
+docs: $(READY) ## Build the documentation into docs/_build/html (docs/_build/html/index.html)
+	$(BIN)/python -m sphinx -E -a -W --keep-going -n -q -j auto -d docs/_build/doctrees docs docs/_build/html
+
 build: $(READY) ## Build the wheel and the source distribution into dist/
 	rm -rf build dist
 	@mkdir -p dist; $(BIN)/python -m build --outdir dist --no-isolation > dist/build.log 2>&1 \
@@ -150,13 +153,13 @@ build: $(READY) ## Build the wheel and the source distribution into dist/
 	rm -rf build
 
 check: export PARNET_REQUIRE_STUBS := 1
-check: lint test-all build ## What every change must pass; CI runs conformance and test-ray too
+check: lint test-all docs build ## What every change must pass; CI runs conformance and test-ray too
 
 bench: $(READY) ## Measure everything in benchmarks/ on ParNet-S (minutes; nothing else may run)
 	@set -e; for name in $(BENCHMARKS); do \
 		echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py; done
 
 clean: ## Remove what the tools made; keeps engines/ and .venv
-	rm -rf build dist htmlcov .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	rm -rf build dist docs/_build htmlcov .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache *.egg-info
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print | xargs rm -rf

@@ -123,7 +123,7 @@ def test_schema_versions_stand_in_the_changelog() -> None:
 
 @pytest.mark.parametrize(
     ("file", "made_with"),
-    [("constraints.txt", "cpu export serve dev"), ("constraints-ray.txt", "cpu serve ray")],
+    [("constraints.txt", "cpu export serve dev docs"), ("constraints-ray.txt", "cpu serve ray")],
 )
 def test_constraints_are_exact_and_cover_what_is_installed_by_make(
     file: str, made_with: str

@@ -65,6 +65,7 @@ class VerbGroup(click.Group):
             return None
         module = cmd_name.replace("-", "_")
         command: click.Command = import_module(f".{module}", __package__).command
+        command.name = cmd_name  # the function's, "command", says nothing in the documentation
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
