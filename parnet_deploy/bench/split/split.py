@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 CPU = "onnxruntime"
 WARM_UP, CALLS = 2, 15
 PHOTO = (640, 480)  # width, height of the JPEG that is prepared, as of a common camera
+GRAPHS = {"fp32": "onnx", "fp16": "onnx-fp16", "int8": "onnx-int8-cpu"}  # of plans for the CPU
 STAGES = {"stem": "stems", "stream": "streams", "fusion": "fusion", "head": "head"}
 _ORDER = ("copy in", "stems", "streams", "wait", "fusion", "head", "copy out")
 
@@ -96,7 +97,7 @@ def measure_split(
         whole_ms=measured.whole_ms,
         plain_ms=measured.plain_ms,
         rows=[*([before] if before else []), *split_rows(measured, files.plan)],
-        parts=_parts(deployment, measured.engines, image),
+        parts=_parts(deployment, files.plan.precision, measured.engines, image),
     )
 
 
@@ -224,7 +225,10 @@ def _profile(
 
 
 def _parts(
-    deployment: Deployment, engines: Mapping[str, PartTimes], image: NDArray[np.float32]
+    deployment: Deployment,
+    precision: str,
+    engines: Mapping[str, PartTimes],
+    image: NDArray[np.float32],
 ) -> list[PartTime]:
     """Every part that the profiler saw; nothing where it saw none."""
     spec, (batch, _, height, width) = deployment.spec, image.shape
@@ -239,7 +243,7 @@ def _parts(
     rows = []
     for part in spec.parts:
         spent_ms = times.get(part.name, 0.0)
-        moved = _bytes_moved(deployment, part.name, image)
+        moved = _bytes_moved(deployment, GRAPHS[precision], part.name, image)
         flops = 2 * macs[part.name] * batch
         rows.append(
             PartTime(
@@ -255,15 +259,15 @@ def _parts(
     return rows
 
 
-def _bytes_moved(deployment: Deployment, name: str, image: NDArray[np.float32]) -> int:
-    """Weights once, and what is read and written in float32, for the whole batch."""
+def _bytes_moved(deployment: Deployment, folder: str, name: str, image: NDArray[np.float32]) -> int:
+    """Weights once, as they are stored, and what is read and written in float32, for the batch."""
     spec, (batch, channels, height, width) = deployment.spec, image.shape
     part = next(part for part in spec.parts if part.name == name)
     shapes = [
         (channels, height, width) if tensor == IMAGE else spec.tensors[tensor].shape(height, width)
         for tensor in (*part.inputs, part.output)
     ]
-    weights = deployment.artifacts.get(f"onnx/{name}.onnx", {}).get("bytes", 0)
+    weights = deployment.artifacts[f"{folder}/{name}.onnx"]["bytes"]
     return int(weights + 4 * batch * sum(int(np.prod(shape)) for shape in shapes))
 
 

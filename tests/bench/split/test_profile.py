@@ -35,6 +35,22 @@ def test_layout_conversions_go_with_their_neighbours() -> None:
     assert found == {"stem0": pytest.approx(0.13), "head": pytest.approx(0.241)}
 
 
+def test_float16_that_is_computed_in_float32_keeps_its_part() -> None:
+    events = [
+        kernel(0, "stem0/image/to_half", 3),
+        kernel(1, "InsertedPrecisionFreeCast_inits.0.0/conv_nchwc", 100),
+        kernel(2, "ReorderOutput_token_7", 5),
+        kernel(3, "stream2/x2/quantize", 20),
+        kernel(4, "InsertedPrecisionFreeCast_head/d1/half", 40),
+    ]
+    found = parts_of_call(events, SPEC)
+    assert found == {
+        "stem0": pytest.approx(0.108),
+        "stream2": pytest.approx(0.02),
+        "head": pytest.approx(0.04),
+    }
+
+
 def test_what_has_no_name_is_not_given_to_anybody() -> None:
     events = [
         kernel(0, "inits.0.0/conv", 100),

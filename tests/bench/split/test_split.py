@@ -9,6 +9,7 @@ import pytest
 from parnet_deploy.bench.bench_step import BenchOptions, bench_to_deployment
 from parnet_deploy.bench.split import explain as explain_module
 from parnet_deploy.bench.split import split as split_module
+from parnet_deploy.bench.split.profile import profile_engine
 from parnet_deploy.bench.split.roofline import add_shares, measure_roofline
 from parnet_deploy.bench.split.split import measure_split
 from parnet_deploy.builder.build import BuildOptions, build_to_deployment
@@ -16,9 +17,16 @@ from parnet_deploy.deployment import Deployment
 from parnet_deploy.errors import MissingExtraError
 from parnet_deploy.export.export_step import export_to_deployment
 from parnet_deploy.export.fuse_step import fuse_to_deployment
+from parnet_deploy.quantize.calibrate_step import calibrate
+from parnet_deploy.quantize.options import QuantizeOptions
+from parnet_deploy.quantize.prepare import DataOptions, ImageSource, load_data
+from parnet_deploy.quantize.quantize_step import quantize_to_deployment
+from parnet_deploy.runtime.choose import read_plan
 from parnet_deploy.steps import read_reference
 
-CHECKPOINT = Path(__file__).parents[3] / "examples/digits/digits.pth.tar"
+REPOSITORY = Path(__file__).parents[3]
+CHECKPOINT = REPOSITORY / "examples/digits/digits.pth.tar"
+DIGITS = REPOSITORY / "calibration/digits"
 STAGES = ["copy in", "stems", "streams", "wait", "fusion", "head", "copy out", "other"]
 
 
@@ -31,6 +39,28 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         build_to_deployment(directory, BuildOptions(placement=placement, threads=2))
     options = BuildOptions(placement="streams", backend="fake", gpus=(0, 1, 2))
     build_to_deployment(directory, options)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def lowered(built: Path) -> Path:
+    """A copy with plans of one engine in lower precision, beside those in float32."""
+    directory = Path(shutil.copytree(built, built.with_name("lowered")))
+    options = DataOptions(
+        calibration=ImageSource(paths=(DIGITS / "calibration",)),
+        evaluation=ImageSource(paths=(DIGITS / "eval",)),
+        samples=64,
+        eval_samples=60,
+        noise=0,
+    )
+    data = load_data(directory, options)
+    ranges = calibrate(directory, data.calibration, data.sets["clean"])
+    for precision, target in (("fp16", "fp16"), ("int8", "int8-cpu")):
+        made = QuantizeOptions(target=target)
+        quantize_to_deployment(directory, data.sets, made, calibration=ranges)
+        build_to_deployment(
+            directory, BuildOptions(precision=precision, placement="one", threads=2)
+        )
     return directory
 
 
@@ -68,6 +98,27 @@ def test_macs_and_bytes_are_those_of_the_network(built: Path) -> None:
     for one, two in zip(single, double, strict=True):
         weights = opened.artifacts[f"onnx/{one['part']}.onnx"]["bytes"]
         assert two["bytes"] - one["bytes"] == one["bytes"] - weights, "activations count twice"
+
+
+@pytest.mark.parametrize(
+    ("precision", "folder"), [("fp16", "onnx-fp16"), ("int8", "onnx-int8-cpu")]
+)
+def test_bytes_are_those_of_the_plans_own_graphs(lowered: Path, precision, folder) -> None:
+    opened, image = Deployment.open(lowered), image_of(lowered)
+    wide = measure_split(lowered, "onnxruntime-fp32-one-2threads", image)["parts"]
+    low = measure_split(lowered, f"onnxruntime-{precision}-one-2threads", image)["parts"]
+    for before, after in zip(wide, low, strict=True):
+        stored = [opened.artifacts[f"{f}/{after['part']}.onnx"]["bytes"] for f in ("onnx", folder)]
+        assert before["bytes"] - after["bytes"] == stored[0] - stored[1] != 0
+        assert after["ms"] > 0
+
+
+def test_a_float16_engine_has_no_time_that_is_of_no_part(lowered: Path) -> None:
+    opened = Deployment.open(lowered)
+    engine = read_plan(opened, "onnxruntime-fp16-one-2threads").engines["all"]
+    found, _ = profile_engine(engine, {"image": image_of(lowered)}, opened.spec, threads=1)
+    assert {part.name for part in opened.spec.parts} <= set(found.parts)
+    assert found.parts.get("", 0.0) < 0.1 * sum(found.parts.values())
 
 
 def test_engines_without_a_profiler_are_not_guessed_at(built: Path) -> None:
