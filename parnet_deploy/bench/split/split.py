@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -15,23 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...deployment import Deployment
-from ...errors import ParnetDeployError
 from ...machine.cores import share_cores
 from ...placement import Segment
 from ...plan import Plan
-from ...preprocess import Preprocessing, load_image
 from ...runtime.choose import PlanFiles, read_plan
 from ...runtime.session import Runtime
 from ...spec import IMAGE, LOGITS, ModelSpec
 from ..result import PartTime, Split, SplitRow
 from ..timeline import Call, read_timeline
+from .preparation import preprocess_row
 
 if TYPE_CHECKING:
     from .profile import Profile
 
 CPU = "onnxruntime"
 WARM_UP, CALLS = 2, 15
-PHOTO = (640, 480)  # width, height of the JPEG that is prepared, as of a common camera
 GRAPHS = {"fp32": "onnx", "fp16": "onnx-fp16", "int8": "onnx-int8-cpu"}  # of plans for the CPU
 STAGES = {"stem": "stems", "stream": "streams", "fusion": "fusion", "head": "head"}
 _ORDER = ("copy in", "stems", "streams", "wait", "fusion", "head", "copy out")
@@ -91,7 +88,7 @@ def measure_split(
         else:
             with Runtime.open(directory, plan=key, threads=threads, trace=True) as traced:
                 measured = _traced(files, deployment.spec, image, runtime, traced)
-    before = _preprocess_row(deployment)
+    before = preprocess_row(deployment)
     return Split(
         source=_source(files.plan, measured),
         whole_ms=measured.whole_ms,
@@ -275,37 +272,6 @@ def _time(runtime: Runtime, image: NDArray[np.float32]) -> float:
     started = time.perf_counter_ns()
     runtime(image)
     return (time.perf_counter_ns() - started) / 1e6
-
-
-def _preprocess_row(deployment: Deployment) -> SplitRow | None:
-    """Decoding and preparing a photograph, which comes before the call."""
-    if deployment.preprocessing is None:
-        return None
-    try:
-        from PIL import Image
-
-        preprocessing = Preprocessing.from_json(deployment.preprocessing)
-        file = io.BytesIO()
-        Image.fromarray(_photo()).save(file, format="JPEG", quality=90)
-        samples = []
-        for _ in range(WARM_UP + CALLS):
-            started = time.perf_counter_ns()
-            load_image(file.getvalue(), preprocessing)
-            samples.append((time.perf_counter_ns() - started) / 1e6)
-    except (ImportError, ParnetDeployError):
-        return None
-    how = f"decode, resize and normalise a JPEG of {PHOTO[0]}x{PHOTO[1]}, one thread; not in a call"
-    return _row("preprocess", median(samples[WARM_UP:]), how)
-
-
-def _photo() -> NDArray[np.uint8]:
-    """Smooth colours with some grain, for a JPEG of ordinary size."""
-    width, height = PHOTO
-    y, x = np.mgrid[0:height, 0:width]
-    waves = np.stack([np.sin(x / 40 + k) * np.cos(y / 50 - k) for k in range(3)], axis=-1)
-    grain = np.random.default_rng(0).normal(0, 6, waves.shape)
-    pixels: NDArray[np.uint8] = np.clip(128 + 90 * waves + grain, 0, 255).astype(np.uint8)
-    return pixels
 
 
 def _row(stage: Any, spent_ms: float, how: str) -> SplitRow:
