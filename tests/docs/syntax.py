@@ -12,7 +12,18 @@ import click
 from parnet_deploy.cli.main import VERBS, cli
 from tests.docs.pages import ROOT
 
-OTHERS = {"curl", "ray", "serve", "tritonserver", "umask", "openssl", "docker", "kubectl", "source"}
+OTHERS = {
+    "cp",
+    "curl",
+    "ray",
+    "serve",
+    "tritonserver",
+    "umask",
+    "openssl",
+    "docker",
+    "kubectl",
+    "source",
+}
 """Programs of others, of which nothing is checked but that the shell can read the line."""
 
 
