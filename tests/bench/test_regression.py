@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from parnet_deploy.bench.change import (
 )
 from parnet_deploy.bench.regression import (
     check_machine,
+    check_subject,
     compare_reports,
     read_bench_report,
     require_unchanged,
@@ -55,6 +57,7 @@ def report(
     arms = {
         OURS: {
             "modes": {"saturated": mode(ours)},
+            "facts": {"cores": 2},
             "memory_mib": 100.0,
             "model_mib": 20.0,
             "load_ms": 50.0,
@@ -322,3 +325,69 @@ def test_a_comparison_is_json_and_leaves_the_reports_alone() -> None:
     before = copy.deepcopy((old, new))
     assert json.dumps(compare_reports(old, new), allow_nan=False)
     assert (old, new) == before
+
+
+def test_another_number_of_threads_is_said() -> None:
+    new = report(1.9, seed=1)
+    new["arms"][OURS]["facts"]["cores"] = 1
+    found = compare_reports(report(), new)
+    assert found["verdict"] == "regression"
+    assert "threads: 2 then, 1 now" in found["notes"]
+
+
+def test_a_handful_of_samples_proves_nothing() -> None:
+    old, new = report(), report(1.5, seed=1)
+    for each in (old, new):
+        each["rounds"]["saturated"] = 5
+        for arm in each["arms"].values():
+            arm["modes"]["saturated"]["samples_ms"] = arm["modes"]["saturated"]["samples_ms"][:5]
+    assert compare_reports(old, new)["verdict"] == "too noisy to tell"
+
+
+def _cut(found: Any, *path: str, value: Any = None) -> None:
+    for key in path[:-1]:
+        found = found[key]
+    found[path[-1]] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("arms",), None),
+        (("arms",), 3),
+        (("arms",), "parnet-deploy"),
+        (("arms",), {}),
+        (("environment",), None),
+        (("subject",), []),
+        (("rounds", "saturated"), 0),
+        (("rounds", "saturated"), "x"),
+        (("arms", OURS, "modes", "saturated", "samples_ms"), []),
+        (("arms", OURS, "modes", "saturated", "samples_ms"), [1.0, float("nan")]),
+        (("arms", OURS, "modes", "saturated", "samples_ms"), [0.0] * 150),
+        (("arms", OURS, "modes", "saturated", "samples_ms"), [40.0] * 3),
+        (("arms", OURS, "modes", "saturated", "samples_ms"), "abc"),
+        (("arms", OURS, "modes", "saturated"), {}),
+        (("arms", YARDSTICK, "facts"), {"version": 1}),
+    ],
+)
+def test_a_report_that_somebody_edited_is_refused(tmp_path: Path, path, value) -> None:
+    damaged = report()
+    _cut(damaged, *path, value=value)
+    file = tmp_path / "old.json"
+    file.write_text(json.dumps(damaged))
+    with pytest.raises(SpecError, match="expected a whole one"):
+        read_bench_report(file)
+
+
+def test_a_report_without_a_bottom_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "old.json"
+    file.write_text("[" * 100_000)
+    with pytest.raises(SpecError, match="cannot be read"):
+        read_bench_report(file)
+
+
+def test_another_batch_is_refused_before_anything_is_timed() -> None:
+    subject: Any = {**report()["subject"], "batch": 4}
+    check_subject(report(), report()["subject"])
+    with pytest.raises(SpecError, match="batch: 1 then, 4 now"):
+        check_subject(report(), subject)

@@ -175,3 +175,10 @@ def test_curves(built, invoke):
     assert curve["over"] == "threads"
     assert curve["points"][0]["value"] == "1"
     assert invoke("bench", "--sweep", "colour").exit_code == 2
+
+
+def test_a_report_that_this_run_would_overwrite_is_no_baseline(built, invoke):
+    (built / "reports/bench.json").touch()
+    result = invoke("bench", "--compare", str(built / "reports/bench.json"))
+    assert result.exit_code == 2
+    assert "Keep a copy" in result.stderr

@@ -33,7 +33,7 @@ def test_a_missing_package_has_its_pip_command(invoke, monkeypatch):
             raise metadata.PackageNotFoundError(name)
         return "1.0"
 
-    monkeypatch.setattr("parnet_deploy.doctor.findings.metadata.version", version)
+    monkeypatch.setattr("parnet_deploy.doctor.versions.metadata.version", version)
     result = invoke("doctor")
     assert result.exit_code == 0
     text = " ".join(result.stdout.split())

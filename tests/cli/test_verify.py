@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from parnet_deploy.compare import Parity
-from tests.builder.bisect.tampering import scale_weight, tamper
+from tests.builder.bisect.tampering import scale_weight, spoil_weight, tamper
 
 
 def test_every_plan_is_compared(built, invoke):
@@ -103,3 +103,14 @@ def test_bisect_takes_no_images(built, images, invoke):
     result = invoke("verify", "--bisect", "--images", images)
     assert result.exit_code == 2
     assert "leave out --images" in result.stderr
+
+
+def test_an_engine_that_answers_nan_is_told_in_json(built, invoke):
+    plan = "onnxruntime-fp32-one"
+    tamper(built, f"plans/{plan}/all.onnx", lambda g: spoil_weight(g, "streams.1.1/conv"))
+    result = invoke("verify", "--bisect", "--json")
+    assert result.exit_code == 3
+    found = json.loads(result.stdout)["plans"][plan]
+    assert found["layer"]["name"] == "streams.1.1/conv"
+    assert found["error"] is None
+    assert found["engines"][0]["finite"] is False

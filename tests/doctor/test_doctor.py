@@ -57,7 +57,7 @@ def test_a_machine_with_gpus_says_so(monkeypatch) -> None:
     assert "GPUs 0, 1" in found["build"].detail
     assert "2 GPUs or 4 cores" in found["serve"].detail
     assert "7-bit weights" in found["calibrate"].detail
-    assert "beside torch" in found["bench"].detail
+    assert "beside ResNets, torch" in found["bench"].detail
 
 
 @pytest.mark.parametrize(
@@ -143,3 +143,16 @@ def test_deep_opens_them(engines: Path) -> None:
 
 def test_no_directory_is_no_finding(tmp_path: Path) -> None:
     assert list(examine_deployments(tmp_path / "nowhere")) == []
+
+
+def test_onnxruntime_gpu_is_onnxruntime(tmp_path: Path, monkeypatch) -> None:
+    from parnet_deploy.doctor import findings
+
+    there = {"onnxruntime-gpu": "1.31.1", "uvicorn": "0.54.0"}
+    monkeypatch.setattr(findings, "installed", there.get)
+    found = [f for f in findings.examine(tmp_path) if f.group.startswith("packages")]
+    by_name = {finding.name: finding for finding in found}
+    assert by_name["onnxruntime-gpu"].status == "ok"
+    assert "onnxruntime" not in by_name
+    assert by_name["uvloop"].status == "absent", "serve does without it"
+    assert by_name["httptools"].status == "missing"

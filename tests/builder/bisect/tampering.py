@@ -34,3 +34,12 @@ def scale_weight(graph: onnx.GraphProto, node_name: str, index: int = 1) -> None
     values = numpy_helper.to_array(weight).copy()
     values.flat[7] += 40 * np.abs(values).max()
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+
+
+def spoil_weight(graph: onnx.GraphProto, node_name: str) -> None:
+    """One weight of a node becomes NaN."""
+    node = next(node for node in graph.node if node.name == node_name)
+    weight = next(item for item in graph.initializer if item.name == node.input[1])
+    values = numpy_helper.to_array(weight).copy()
+    values.flat[0] = np.nan
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from parnet_deploy.builder.bisect import bisect as module
 from parnet_deploy.builder.bisect.bisect import ALL_SHOWN, GONE, ONE_BY_ONE, bisect_plan
 from parnet_deploy.builder.bisect.graphs import Graph
 from parnet_deploy.builder.build import BuildOptions, build_to_deployment
 from parnet_deploy.deployment import Deployment
-from tests.builder.bisect.tampering import scale_weight, tamper
+from tests.builder.bisect.tampering import scale_weight, spoil_weight, tamper
 
 GUILTY = "streams.1.0/conv"
 ONE, STREAMS = "onnxruntime-fp32-one", "onnxruntime-fp32-streams"
@@ -153,15 +153,9 @@ def test_engines_that_are_right_and_a_whole_that_is_not(built: Path, monkeypatch
 
 
 def test_nan_is_found_where_it_begins(built: Path) -> None:
-    def change(graph: onnx.GraphProto) -> None:
-        node = next(node for node in graph.node if node.name == "streams.2.0/conv")
-        weight = next(item for item in graph.initializer if item.name == node.input[1])
-        values = numpy_helper.to_array(weight).copy()
-        values.flat[0] = np.nan
-        weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-
-    tamper(built, f"plans/{ONE}/all.onnx", change)
-    assert find(built, ONE).layer.name == "streams.2.0/conv"
+    node = "streams.2.0/conv"
+    tamper(built, f"plans/{ONE}/all.onnx", lambda graph: spoil_weight(graph, node))
+    assert find(built, ONE).layer.name == node
 
 
 def test_a_renamed_tensor_hides_nothing_else(built: Path) -> None:
