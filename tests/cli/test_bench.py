@@ -37,7 +37,7 @@ def test_arms_stand_side_by_side(built, invoke):
 
 
 def test_json_has_the_documented_keys(built, invoke):
-    found = json.loads(invoke("bench", *QUICK, "--vs", "none", "--json").stdout)
+    found = json.loads(invoke("bench", *ENOUGH, "--json").stdout)
     assert set(found) == {"deployment", "name", "skipped", "report"}
     report = found["report"]
     help_text = invoke("bench", "--help").stdout
@@ -128,18 +128,22 @@ def test_another_answer_is_exit_3(built, invoke, snapshot, monkeypatch):
     assert snapshot() == before
 
 
+ENOUGH = ("--vs", "none", "--mode", "saturated", "--rounds", "20")
+"""For a verdict."""
+
+
 @pytest.fixture
 def compared(built, invoke, tmp_path):
     """Compare with a report of this deployment that was changed by hand."""
 
     def compare(*options, factor=1.0, **environment):
-        report = json.loads(invoke("bench", *QUICK, "--vs", "none", "--json").stdout)["report"]
+        report = json.loads(invoke("bench", *ENOUGH, "--json").stdout)["report"]
         for measured in report["arms"]["parnet-deploy"]["modes"].values():
             measured["samples_ms"] = [ms * factor for ms in measured["samples_ms"]]
         report["environment"].update(environment)
         path = tmp_path / "older.json"
         path.write_text(json.dumps(report))
-        return invoke("bench", *QUICK, "--vs", "none", "--compare", str(path), *options)
+        return invoke("bench", *ENOUGH, "--compare", str(path), *options)
 
     return compare
 
