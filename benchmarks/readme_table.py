@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results"
 BEGIN, END = "<!-- results:begin -->\n", "<!-- results:end -->"
 VARIANTS = ("parnet-s", "parnet-m", "parnet-l", "parnet-xl")
+OURS = "parnet-deploy"
 NOT_YET = "not yet measured"
 
 
@@ -36,12 +37,14 @@ def render() -> str:
         "Batch 1, 224x224, float32, random weights, "
         f"{environment['cores_usable']} cores of {environment['cpu']}, "
         f"ONNX Runtime {environment['packages']['onnxruntime']}, PyTorch "
-        f"{environment['packages']['torch']}; medians of one alternated run, spinning off. A ratio "
-        "is the median of the paired ratios with its 95 % interval." + _gpu_conditions(),
+        f"{environment['packages']['torch']}; medians of one run in turns, a process for each, "
+        "ONNX Runtime never spins, PyTorch at its own defaults. A ratio is ours in units of the "
+        "other, with its 95 % interval; the ResNets run on the same ONNX Runtime."
+        + _gpu_conditions(),
         "",
-        "| network | eager PyTorch | ONNX Runtime, unfused export | parnet_deploy | of PyTorch "
-        "| of the unfused export | TensorRT, 1 GPU | TensorRT, 3 GPUs |",
-        "|---|---|---|---|---|---|---|---|",
+        "| network | parnet_deploy | eager PyTorch | of PyTorch | of the unfused export on ONNX "
+        "Runtime | of ResNet-34 | of ResNet-50 | TensorRT, 1 GPU | TensorRT, 3 GPUs |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_row(name, data) for name, data in found.items()]
     lines += _precision_lines()
@@ -50,11 +53,11 @@ def render() -> str:
 
 def _row(name: str, data: dict[str, Any] | None) -> str:
     if data is None:
-        return f"| {name} |" + f" {NOT_YET} |" * 5 + " " + " | ".join(_gpu_cells(name)) + " |"
+        return f"| {name} |" + f" {NOT_YET} |" * 6 + " " + " | ".join(_gpu_cells(name)) + " |"
     arms = {arm["name"]: arm for arm in data["arms"]}
     ratios = {ratio["base"]: ratio for ratio in data["ratios"]}
-    cells = [f"{arms[arm]['p50_ms']:.1f} ms" for arm in ("torch", "onnxruntime-unfused", "runtime")]
-    for base in ("torch", "onnxruntime-unfused"):
+    cells = [f"{arms[arm]['p50_ms']:.1f} ms" for arm in (OURS, "torch")]
+    for base in ("torch", "onnxruntime", "resnet34", "resnet50"):
         ratio = ratios[base]
         cells.append(f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})")
     return f"| {name} | " + " | ".join([*cells, *_gpu_cells(name)]) + " |"
