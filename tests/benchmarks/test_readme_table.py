@@ -28,7 +28,7 @@ def test_nothing_was_measured(table):
     assert table._gpu_cells("parnet-s") == [table.NOT_YET, table.NOT_YET]
     assert table._gpu_conditions() == ""
     row = table._row("parnet-s", None)
-    assert row.count(table.NOT_YET) == 7
+    assert row.count(table.NOT_YET) == 8
 
 
 def test_the_fastest_on_one_gpu_and_on_three(table, tmp_path):
