@@ -297,7 +297,8 @@ def test_what_an_arm_has_started_ends_with_it() -> None:
 
 
 PROGRAM = """
-import sys
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started us may ignore it
 from tests.bench.contest.test_contest import arm, contest
 from parnet_deploy.bench.contest.contest import Limits
 hangs = arm("hangs", "open_dying", how="hangs", after=0)
