@@ -90,14 +90,14 @@ def alternate(
         on_round: Called after each timed round, for progress.
     """
     order = list(arms)
-    first = {name: _time_ms(arms[name]) for name in order}
+    first = {name: time_ms(arms[name]) for name in order}
     for _ in range(warm_up):
         for name in order:
             arms[name]()
     samples: dict[str, list[float]] = {name: [] for name in order}
     for done in range(rounds):
         for name in order if done % 2 == 0 else reversed(order):
-            samples[name].append(_time_ms(arms[name]))
+            samples[name].append(time_ms(arms[name]))
         on_round(done + 1)
     return {
         name: Latency(name=name, samples_ms=tuple(samples[name]), first_ms=first[name])
@@ -115,7 +115,8 @@ def compare_latency(arm: Latency, base: Latency) -> Ratio:
     return Ratio(median=float(np.median(paired)), low=float(low), high=float(high))
 
 
-def _time_ms(call: Callable[[], object]) -> float:
+def time_ms(call: Callable[[], object]) -> float:
+    """Milliseconds of one call."""
     start = time.perf_counter_ns()
     call()
     return (time.perf_counter_ns() - start) / 1e6

@@ -14,6 +14,7 @@ import numpy as np
 from ..deployment import Deployment, step_key
 from ..errors import SpecError
 from ..machine.cores import usable_cores
+from ..runtime.backend import on_host
 from ..runtime.session import Runtime
 from ..steps import Progress, StepResult, read_reference, write_report
 from .arm_results import Turns, arm_result
@@ -23,7 +24,6 @@ from .arms.yardstick import yardstick_repeats
 from .contest.contest import RATE_HZ, Contest
 from .environment import capture, joined
 from .noise import noise
-from .regression_words import HOST_BACKENDS
 from .report.evidence import gather
 from .report.page import draw_report
 from .report.verdict import verdict
@@ -206,4 +206,4 @@ def _subject(
 
 def _yardsticks(subject: Subject) -> tuple[str, ...]:
     """The yardstick, where it says something about the backend."""
-    return (YARDSTICK,) if subject["backend"] in HOST_BACKENDS else ()
+    return (YARDSTICK,) if on_host(subject["backend"]) else ()

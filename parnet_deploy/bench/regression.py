@@ -16,10 +16,10 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 
 from ..errors import CheckFailedError, SpecError
+from ..runtime.backend import on_host
 from .change import MARGIN, MARGIN_BY_TIME, MIN_SAMPLES, Verdict, change_between, judge
 from .environment import same_machine
 from .regression_words import (
-    HOST_BACKENDS,
     CostChange,
     ModeChange,
     disturbed_by_others,
@@ -188,7 +188,7 @@ def _common_modes(old: BenchReport, new: BenchReport) -> list[str]:
 def _yardsticks(old: BenchReport, new: BenchReport) -> tuple[ArmResult, ArmResult] | None:
     """The yardsticks of both, if they are the same and say something about our backend."""
     found = [report["arms"].get(YARDSTICK) for report in (old, new)]
-    if found[0] is None or found[1] is None or new["subject"]["backend"] not in HOST_BACKENDS:
+    if found[0] is None or found[1] is None or not on_host(new["subject"]["backend"]):
         return None
     versions = [arm["facts"].get("version") for arm in found if arm is not None]
     return (found[0], found[1]) if versions[0] == versions[1] else None
@@ -211,7 +211,7 @@ def _mode_change(
         max(len(samples) // report["rounds"][mode], block_length(samples))
         for samples, report in zip(series, (old, new), strict=True)
     ]
-    by_time = unit is None and new["subject"]["backend"] in HOST_BACKENDS
+    by_time = unit is None and on_host(new["subject"]["backend"])
     margin = MARGIN_BY_TIME if by_time else MARGIN
     change = change_between(list(series[0]), list(series[1]), (blocks[0], blocks[1]))
     disturbed = any(disturbed_by_others(report) for report in (old, new))

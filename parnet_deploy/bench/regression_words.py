@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TypedDict
 
+from ..runtime.backend import on_host
 from .change import FOREIGN_SHARE, MARGIN_BY_TIME, Verdict
 from .result import OURS, BenchReport, Interval
-
-HOST_BACKENDS = ("onnxruntime", "openvino", "fake")
-"""What runs on the CPU, as the yardstick does: the yardstick says nothing about a GPU."""
 
 MEMORY_TIMES, MEMORY_MIB = 1.10, 8.0
 MODEL_TIMES = 1.10
@@ -39,9 +37,9 @@ def disturbed_by_others(report: BenchReport) -> bool:
     environment = report["environment"]
     foreign = (environment.get("during") or {}).get("foreign_cores")
     spare = len(environment.get("affinity") or ()) - environment["cores_usable"]
-    on_host = report["subject"]["backend"] in HOST_BACKENDS
+    host = on_host(report["subject"]["backend"])
     return bool(
-        on_host
+        host
         and foreign is not None
         and foreign - max(0, spare) > FOREIGN_SHARE * environment["cores_usable"]
     )
@@ -93,7 +91,7 @@ def _tail_change(found: ModeChange) -> float:
 
 def other_differences(old: BenchReport, new: BenchReport, *, by_time: bool) -> Iterator[str]:
     """What else differs. It may well be why the comparison is made."""
-    if by_time and new["subject"]["backend"] in HOST_BACKENDS:
+    if by_time and on_host(new["subject"]["backend"]):
         yield (
             "compared by time, for the reports have no yardstick in common: "
             f"less than {MARGIN_BY_TIME:.0%} counts as noise"

@@ -15,13 +15,13 @@ from ..deployment import Deployment
 from ..errors import ExecutionError, ParnetDeployError, SpecError
 from ..machine.cores import usable_cores
 from ..reference import random_image
+from ..runtime.backend import on_host
 from ..runtime.session import Runtime
 from ..steps import Progress, read_reference
 from .arms.arm import ArmSpec
 from .arms.table import arm_spec
 from .contest.contest import Contest
 from .contest.entrant import Question
-from .regression_words import HOST_BACKENDS
 from .result import OURS, Curve, CurvePoint
 from .statistics import block_length, interval
 
@@ -183,7 +183,7 @@ def _batches(subject: _Subject, batches: Sequence[int]) -> _Points:
 def _threads(subject: _Subject, counts: Sequence[int]) -> _Points:
     points, cores = _Points(), usable_cores()
     for count in counts:
-        if subject.backend not in HOST_BACKENDS:
+        if not on_host(subject.backend):
             points.left_out[str(count)] = f"{subject.backend} does not run on CPU threads"
         elif count > cores:
             points.left_out[str(count)] = f"this process may use {cores} cores"

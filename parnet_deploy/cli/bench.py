@@ -145,7 +145,9 @@ def command(
     every sample is kept. Engines that are missing are built first.
     """
     directory = common.find(deployment)
-    if compare is not None and compare.resolve() == (directory / "reports/bench.json").resolve():
+    from ..bench.result import BENCH_PAGE, BENCH_REPORT
+
+    if compare is not None and compare.resolve() == (directory / BENCH_REPORT).resolve():
         raise click.UsageError(
             f"--compare {compare}: this run overwrites it. Keep a copy, and compare with that: "
             f"cp {compare} before.json"
@@ -156,7 +158,6 @@ def command(
     from ..bench.bench_step import BenchOptions, bench_to_deployment
     from ..bench.regression import check_subject
     from ..bench.report.evidence import gather
-    from ..bench.result import BENCH_PAGE
     from ..bench.sweep import SweepOptions
     from ..deployment import Deployment
 

@@ -18,28 +18,10 @@ from .conflicts import examine_conflicts
 from .deployments import examine_deployments
 from .finding import Finding
 from .gpu import examine_gpus
+from .packages import DISPENSABLE, EXTRAS
 from .system import examine_devices, examine_libraries, examine_limits
 from .verbs import examine_verbs, int8_text
 from .versions import installed
-
-EXTRAS: dict[str, tuple[str, ...]] = {
-    "": ("numpy", "click", "rich"),
-    "cpu": ("onnxruntime|onnxruntime-gpu",),
-    "export": ("torch", "onnx", "onnxscript", "safetensors"),
-    "images": ("pillow",),
-    "serve": (
-        "uvicorn",
-        "httptools",
-        "uvloop",
-        "grpcio",
-        "protobuf",
-        "orjson",
-        "prometheus-client",
-    ),
-}
-"""Packages by the extra that installs them; "" is what is always there. Of "a|b" one will do."""
-
-_OPTIONAL = ("uvloop",)
 
 _CHECKS = {
     "tensorrt": ("parnet_deploy.runtime.tensorrt.compat", "load_tensorrt"),
@@ -94,7 +76,7 @@ def _package(extra: str, name: str) -> Finding:
     return Finding(
         group=group,
         name=name.partition("|")[0],
-        status="absent" if name in _OPTIONAL else "missing",
+        status="absent" if name in DISPENSABLE else "missing",
         detail=f"not installed; needed by {_FOR[extra]}",
         fix=f"pip install '{wanted}'",
     )

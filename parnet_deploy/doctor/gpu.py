@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from ..machine.gpus import GpuReport
 from .finding import Finding
+from .packages import TENSORRT
 from .versions import installed
 
 _GROUP = "gpu"
 _INSTALL = "pip install 'parnet-deploy[gpu]'"
-_TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
 
 
 def examine_gpus(report: GpuReport) -> Iterator[Finding]:
@@ -68,7 +68,7 @@ def _peers(report: GpuReport) -> Finding:
 
 
 def _tensorrt() -> Finding:
-    name = next((name for name in _TENSORRT if installed(name)), None)
+    name = next((name for name in TENSORRT if installed(name)), None)
     if name is not None:
         detail = f"{installed(name)} ({name})"
         return Finding(group=_GROUP, name="tensorrt", status="ok", detail=detail)

@@ -6,19 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .finding import Finding
+from .packages import DISPENSABLE, EXTRAS, TENSORRT
 from .versions import installed
 
 GROUP = "verbs"
 
-_TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
-_CPU, _EXPORT = (
-    ("onnxruntime", "onnxruntime-gpu", *_TENSORRT),
-    ("torch", "onnx", "onnxscript", "safetensors"),
-)
-_SERVE = ("uvicorn", "httptools", "grpcio", "protobuf", "orjson", "prometheus-client")
-
-_TRAINED = tuple(((name,), "export") for name in _EXPORT)
-_SERVER = tuple(((name,), "serve") for name in _SERVE)
+_CPU = ("onnxruntime", "onnxruntime-gpu", *TENSORRT)
+_TRAINED = tuple(((name,), "export") for name in EXTRAS["export"])
+_SERVER = tuple(((name,), "serve") for name in EXTRAS["serve"] if name not in DISPENSABLE)
 _ENGINE, _IMAGES = (_CPU, "cpu"), (("pillow",), "images")
 
 NEEDS: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {

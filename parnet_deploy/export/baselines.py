@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from ..errors import BackendError, DeviceUnavailableError
 from ..machine.cores import usable_cores
 from ..measure import Arm
-from ..runtime.onnxruntime.cpu import open_session
 from .model import ParNet
 
 Array = NDArray[np.float32]
@@ -78,21 +77,6 @@ def unfused_graph(model: ParNet, image: Array) -> bytes:
         assert program is not None  # only without dynamo
         data: bytes = program.model_proto.SerializeToString()
     return data
-
-
-def unfused_arm(model: ParNet, image: Array) -> Arm:
-    """``unfused_graph`` on ONNX Runtime, on every usable core."""
-    data = unfused_graph(model, image)
-    started = time.perf_counter_ns()
-    session = open_session(data, threads=usable_cores())
-    load_ms = (time.perf_counter_ns() - started) / 1e6
-
-    def run(batch: Array) -> Array:
-        logits: Array = session.run(None, {"image": batch})[0]
-        return logits
-
-    note = "torch.onnx.export of the training form, all optimisations, spinning off"
-    return Arm(name="onnxruntime-unfused", run=run, load_ms=load_ms, note=note)
 
 
 def _prepare(threads: int | None, gpu: int | None) -> torch.device:

@@ -48,6 +48,11 @@ BACKENDS: dict[str, BackendEntry] = {
 }
 
 
+def on_host(backend: str) -> bool:
+    """Whether a backend of this name computes on the host's cores; simulated devices do."""
+    return backend in BACKENDS and BACKENDS[backend].family != "cuda"
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoadedPlan:
     """Devices and engines of one plan. ``facts`` is for people: versions, thread counts.

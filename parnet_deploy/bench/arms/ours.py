@@ -19,25 +19,7 @@ def open_ours(*, directory: str, plan: str, threads: int | None = None, **others
 
     A plan in lower precision has run its canary, which is a real image, when it is open.
     """
-    started = time.perf_counter_ns()
-    runtime = Runtime.open(directory, plan=plan, threads=threads)
-    load_ms = (time.perf_counter_ns() - started) / 1e6
-    about, artifacts = runtime.describe(), Deployment.open(directory).artifacts
-    canary, own = about.get("canary"), None
-    if about["precision"] != "fp32" and canary is not None:
-        own = SelfCheck(what=canary["what"], error=canary["error"], limit=canary["tolerance"])
-    engines = [name for name in artifacts if name.startswith(f"plans/{plan}/")]
-    precision = "" if about["precision"] == "fp32" else f", {about['precision']}"
-    return OpenedArm(
-        run=runtime,
-        note=f"plan {plan}, placement {about['placement']['name']}{precision}",
-        precision=about["precision"],
-        load_ms=load_ms,
-        model_bytes=sum(artifacts[name]["bytes"] for name in engines),
-        facts=about,
-        self_check=own,
-        close=runtime.close,
-    )
+    return _open(directory, plan, threads)
 
 
 def open_at_another_size(*, directory: str, plan: str, **others: Any) -> OpenedArm:
@@ -47,14 +29,7 @@ def open_at_another_size(*, directory: str, plan: str, **others: Any) -> OpenedA
     precision has its canary.
     """
     arm = open_ours(directory=directory, plan=plan, **others)
-    if arm.self_check is not None:
-        return arm
-    reference = read_reference(Deployment.open(directory))
-    logits = arm.run(reference.image)
-    parity = compare(logits, reference.logits, tolerance=ENGINE_TOLERANCE, what=f"plan {plan}")
-    what = "the reference, at its own size"
-    check = SelfCheck(what=what, error=parity.error, limit=parity.tolerance)
-    return replace(arm, self_check=check)
+    return _checked(arm, directory, "the reference, at its own size")
 
 
 def open_other(*, deployment: str, size: Sequence[int], threads: int, **others: Any) -> OpenedArm:
@@ -62,35 +37,46 @@ def open_other(*, deployment: str, size: Sequence[int], threads: int, **others: 
 
     Raises:
         DeploymentError: It has no plan that runs here.
-        CheckFailedError: It does not answer what its own reference says.
     """
-    opened = Deployment.open(deployment)
+    opened, arm = Deployment.open(deployment), _open(deployment, None, threads)
+    return replace(
+        _checked(arm, deployment, "its own reference"),
+        note=f"another deployment, plan {arm.facts['plan']}, {arm.precision}",
+        parameters=opened.source.get("parameters"),
+        macs=sum(opened.spec.macs(*size).values()),
+    )
+
+
+def _open(directory: str, plan: str | None, threads: int | None) -> OpenedArm:
+    """A plan, or the best one."""
     started = time.perf_counter_ns()
-    runtime = Runtime.open(deployment, threads=threads)
+    runtime = Runtime.open(directory, plan=plan, threads=threads)
     load_ms = (time.perf_counter_ns() - started) / 1e6
-    about, artifacts = runtime.describe(), opened.artifacts
-    canary = about.get("canary")
+    about, artifacts = runtime.describe(), Deployment.open(directory).artifacts
+    canary, own = about.get("canary"), None
     if about["precision"] != "fp32" and canary is not None:
         own = SelfCheck(what=canary["what"], error=canary["error"], limit=canary["tolerance"])
-    else:
-        reference = read_reference(opened)
-        found = compare(
-            runtime(reference.image),
-            reference.logits,
-            tolerance=ENGINE_TOLERANCE,
-            what=f"deployment {deployment}",
-        ).require()
-        own = SelfCheck(what="its own reference", error=found.error, limit=found.tolerance)
     engines = [name for name in artifacts if name.startswith(f"plans/{about['plan']}/")]
+    precision = "" if about["precision"] == "fp32" else f", {about['precision']}"
     return OpenedArm(
         run=runtime,
-        note=f"another deployment, plan {about['plan']}, {about['precision']}",
+        note=f"plan {about['plan']}, placement {about['placement']['name']}{precision}",
         precision=about["precision"],
         load_ms=load_ms,
         model_bytes=sum(artifacts[name]["bytes"] for name in engines),
-        parameters=opened.source.get("parameters"),
-        macs=sum(opened.spec.macs(*size).values()),
         facts=about,
         self_check=own,
         close=runtime.close,
     )
+
+
+def _checked(arm: OpenedArm, directory: str, what: str) -> OpenedArm:
+    """The arm, held against its deployment's reference if no canary was; the contest judges it."""
+    if arm.self_check is not None:
+        return arm
+    reference = read_reference(Deployment.open(directory))
+    parity = compare(
+        arm.run(reference.image), reference.logits, tolerance=ENGINE_TOLERANCE, what=what
+    )
+    check = SelfCheck(what=what, error=parity.error, limit=parity.tolerance)
+    return replace(arm, self_check=check)

@@ -10,15 +10,15 @@ from typing import Any
 
 from ...errors import DeviceUnavailableError
 from ...plan import Plan
+from ...runtime.backend import on_host
 from .arm import Array
 
-_CPU_BACKENDS = ("onnxruntime", "fake")
 _CUDA = "onnxruntime-cuda"
 
 
 def on_cpu(plan: Plan) -> bool:
     """Whether the plan runs on the CPU; simulated devices do."""
-    return plan.backend in _CPU_BACKENDS
+    return on_host(plan.backend)
 
 
 def check_cpu(plan: Plan, what: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from statistics import median
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...deployment import Deployment
 from ...errors import ParnetDeployError
+from ...measure import time_ms
 from ...preprocess import Preprocessing, load_image
 from ..result import SplitRow
 
@@ -28,11 +28,10 @@ def preprocess_row(deployment: Deployment) -> SplitRow | None:
         preprocessing = Preprocessing.from_json(deployment.preprocessing)
         file = io.BytesIO()
         Image.fromarray(_photo()).save(file, format="JPEG", quality=90)
-        samples = []
-        for _ in range(WARM_UP + CALLS):
-            started = time.perf_counter_ns()
-            load_image(file.getvalue(), preprocessing)
-            samples.append((time.perf_counter_ns() - started) / 1e6)
+        photo = file.getvalue()
+        samples = [
+            time_ms(lambda: load_image(photo, preprocessing)) for _ in range(WARM_UP + CALLS)
+        ]
     except (ImportError, ParnetDeployError):
         return None
     how = f"decode, resize and normalise a JPEG of {PHOTO[0]}x{PHOTO[1]}, one thread; not in a call"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...deployment import Deployment
 from ...machine.cores import share_cores
+from ...measure import time_ms
 from ...placement import Segment
 from ...plan import Plan
 from ...runtime.choose import PlanFiles, read_plan
@@ -164,7 +164,11 @@ def _profiled(
 ) -> Measured:
     """The one engine under the profiler, in turns with calls that are not."""
     plain_ms: list[float] = []
-    found = _profile(files, spec, image, runtime, lambda: plain_ms.append(_time(runtime, image)))
+
+    def plain_call() -> None:
+        plain_ms.append(time_ms(lambda: runtime(image)))
+
+    found = _profile(files, spec, image, runtime, plain_call)
     ((name, profile),) = found.items()
     return Measured(
         whole_ms=profile.whole_ms,
@@ -184,7 +188,7 @@ def _traced(
     """Traced calls, in turns with calls that are not; then each engine alone, if that can be."""
     plain_ms = []
     for _ in range(WARM_UP + CALLS):
-        plain_ms.append(_time(runtime, image))
+        plain_ms.append(time_ms(lambda: runtime(image)))
         traced(image)
     call = read_timeline(traced.timeline(), traced.program, calls=CALLS).typical
     profiles = _profile(files, spec, image, runtime) if files.plan.backend == CPU else {}
@@ -266,12 +270,6 @@ def _bytes_moved(deployment: Deployment, folder: str, name: str, image: NDArray[
     ]
     weights = deployment.artifacts[f"{folder}/{name}.onnx"]["bytes"]
     return int(weights + 4 * batch * sum(int(np.prod(shape)) for shape in shapes))
-
-
-def _time(runtime: Runtime, image: NDArray[np.float32]) -> float:
-    started = time.perf_counter_ns()
-    runtime(image)
-    return (time.perf_counter_ns() - started) / 1e6
 
 
 def _row(stage: Any, spent_ms: float, how: str) -> SplitRow:
