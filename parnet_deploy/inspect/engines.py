@@ -10,7 +10,7 @@ from typing import Any
 from ..deployment import Deployment
 from ..errors import DeploymentError
 from ..plan import PLAN_FILE, Plan
-from .reading import entry, mapping
+from ..reading import entry, mapping
 
 
 @dataclass(frozen=True, kw_only=True)

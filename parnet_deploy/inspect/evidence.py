@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ..deployment import Deployment
 from ..plan import PLAN_FILE
-from .reading import entry, mapping, number, read_json, rows
+from ..reading import entry, mapping, number, read_json, rows
 
 Kind = Literal["parity", "gates", "bench"]
 OURS = "parnet-deploy"

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..deployment import Deployment
-from .reading import number, read_json, rows
+from ..reading import number, read_json, rows
 
 FLOAT32 = "fp32"
 

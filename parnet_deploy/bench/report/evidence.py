@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Any
 from ...deployment import Deployment
 from ...errors import DeploymentError
 from ...plan import PLAN_FILE
+from ...reading import entry, listing, mapping, number, read_json
 from ..result import Subject
 
 _REPORTS = ("fuse", "export", "verify", "calibrate")
@@ -54,11 +53,9 @@ def gather(deployment: Deployment, plan: str) -> dict[str, Any]:
     names[f"plans/{plan}/{PLAN_FILE}"] = "build"
     found: dict[str, Any] = {}
     for path, name in names.items():
-        data = _read(deployment, path)
-        try:
-            found |= {} if data is None else {name: json.loads(data)}
-        except ValueError:
-            continue
+        data = read_json(deployment, path)
+        if data:
+            found[name] = data
     picture = _read(deployment, _PICTURE)
     if picture is not None:
         found["timeline_svg"] = picture.decode("utf-8", "replace")
@@ -73,47 +70,14 @@ def gather(deployment: Deployment, plan: str) -> dict[str, Any]:
     return found
 
 
-def dig(data: object, *path: str) -> Any:
-    """An entry of nested mappings; None where there is none."""
-    for key in path:
-        if not isinstance(data, Mapping):
-            return None
-        data = data.get(key)
-    return data
-
-
-def dig_map(data: object, *path: str) -> Mapping[str, Any]:
-    """A mapping among nested mappings; empty where there is none."""
-    found = dig(data, *path)
-    return found if isinstance(found, Mapping) else {}
-
-
-def dig_list(data: object, *path: str) -> list[Any]:
-    """A list among nested mappings; empty where there is none."""
-    found = dig(data, *path)
-    return found if isinstance(found, list) else []
-
-
-def dig_number(data: object, *path: str) -> float | None:
-    """A number among nested mappings; None where there is none."""
-    found = dig(data, *path)
-    if isinstance(found, bool) or not isinstance(found, int | float):
-        return None
-    try:
-        number = float(found)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
-
-
 def proofs(evidence: Evidence, plan: str) -> list[Proof]:
     """The proof of every step for the whole network, and of a step's parts the worst one."""
-    fused = dig_map(evidence, "fuse", "proof")
+    fused = mapping(evidence, "fuse", "proof")
     kinds: list[tuple[str, list[Proof]]] = [
         ("fuse", list(_read_proofs("fuse", [fused.get("float64"), fused.get("float32")]))),
-        ("export", list(_read_proofs("export", dig_list(evidence, "export", "checks")))),
-        ("build", list(_read_proofs("build", dig_list(evidence, "build", "made", "checks")))),
-        ("verify", list(_read_proofs("verify", dig_list(evidence, "verify", "plans", plan)))),
+        ("export", list(_read_proofs("export", listing(evidence, "export", "checks")))),
+        ("build", list(_read_proofs("build", listing(evidence, "build", "made", "checks")))),
+        ("verify", list(_read_proofs("verify", listing(evidence, "verify", "plans", plan)))),
     ]
     found: list[Proof] = []
     for step, every in kinds:
@@ -130,7 +94,7 @@ def proofs(evidence: Evidence, plan: str) -> list[Proof]:
 
 def is_verified(evidence: Evidence, plan: str) -> bool:
     """Whether ``verify`` held this plan against the trained network."""
-    return bool(dig_list(evidence, "verify", "plans", plan))
+    return bool(listing(evidence, "verify", "plans", plan))
 
 
 def precisions(evidence: Evidence, backend: str | None = None) -> dict[str, Mapping[str, Any]]:
@@ -159,7 +123,7 @@ def own_precision(evidence: Evidence, subject: Subject) -> Mapping[str, Any] | N
 
 def scores(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Of a report of ``calibrate`` the scores by image set: of kernels, or of the emulation."""
-    measured = dig_map(report, "measured")
+    measured = mapping(report, "measured")
     found = measured.get("kernel") or measured.get("emulated")
     every = found if isinstance(found, Mapping) else {}
     return {name: score for name, score in every.items() if isinstance(score, Mapping)}
@@ -174,14 +138,14 @@ def _read(deployment: Deployment, path: str) -> bytes | None:
 
 def _read_proofs(step: str, checks: Sequence[object]) -> Iterator[Proof]:
     for check in checks:
-        error, limit = dig_number(check, "error"), dig_number(check, "tolerance")
+        error, limit = number(check, "error"), number(check, "tolerance")
         if error is None or limit is None:
             continue
         yield Proof(
             step=step,
-            what=str(dig(check, "what")),
+            what=str(entry(check, "what")),
             error=error,
             limit=limit,
-            passed=dig(check, "passed") is True,
-            top1_equal=dig_number(check, "top1_equal"),
+            passed=entry(check, "passed") is True,
+            top1_equal=number(check, "top1_equal"),
         )

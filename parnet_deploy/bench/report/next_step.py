@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
+from ...reading import entry, listing
 from ..result import BenchReport
 from .answer import NextStep
-from .evidence import Evidence, dig, dig_list, is_verified, own_precision, precisions
+from .evidence import Evidence, is_verified, own_precision, precisions
 from .fast import comparisons, main_mode, standing
 from .why import split_shares
 from .words import arm_title
@@ -93,7 +94,7 @@ def _about_precision(
     passed = [
         target
         for target, about in precisions(evidence, report["subject"]["backend"]).items()
-        if all(dig(check, "passed") is True for check in dig_list(about, "checks"))
+        if all(entry(check, "passed") is True for check in listing(about, "checks"))
     ]
     if passed:
         yield NextStep(

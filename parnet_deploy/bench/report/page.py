@@ -7,13 +7,14 @@ from importlib.resources import files
 
 from ...errors import SpecError
 from ...html import Html, document, join, table, tag
+from ...reading import mapping
 from ...spec import ModelSpec
 from ..result import BenchReport
 from . import proof_tables, provenance, tables
 from .curves_svg import draw_curves
 from .dag import draw_dag
 from .distributions import draw_distributions
-from .evidence import Evidence, dig_map
+from .evidence import Evidence
 from .first_screen import draw_answers, draw_header
 from .roofline_svg import draw_roofline
 from .split_bar import draw_split
@@ -114,7 +115,7 @@ def _time(report: BenchReport, evidence: Evidence) -> Iterator[Html | None]:
 
 def _dag(report: BenchReport, evidence: Evidence) -> Html | None:
     try:
-        spec = ModelSpec.from_json(dig_map(evidence, "manifest", "spec"))
+        spec = ModelSpec.from_json(mapping(evidence, "manifest", "spec"))
     except SpecError:
         return None
     split = report["split"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...reading import entry, listing, mapping, number
 from ..result import BenchReport
-from .evidence import Evidence, dig, dig_list, dig_map, dig_number, precisions, proofs, scores
+from .evidence import Evidence, precisions, proofs, scores
 from .tables import UNKNOWN, Rows
 from .words import error_text, exact_share_text, number_text, share_text
 
@@ -44,7 +45,7 @@ def precision_rows(evidence: Evidence) -> Rows:
                 (
                     target,
                     name,
-                    number_text(dig_number(score, "images") or 0).partition(".")[0],
+                    number_text(number(score, "images") or 0).partition(".")[0],
                     _share(score, "reference_accuracy"),
                     _share(score, "accuracy"),
                     _share(score, "agreement"),
@@ -64,17 +65,17 @@ def layer_rows(evidence: Evidence) -> Rows:
     """How many layers each precision has, and what else calibrate found."""
     rows = []
     for target, about in precisions(evidence).items():
-        layers = dig_list(about, "layers")
-        kept = [row for row in layers if dig(row, "precision") == "fp32"]
-        low = dig_number(about, "low_share")
-        before, after = (dig_number(about, f"bytes_{when}") for when in ("before", "after"))
+        layers = listing(about, "layers")
+        kept = [row for row in layers if entry(row, "precision") == "fp32"]
+        low = number(about, "low_share")
+        before, after = (number(about, f"bytes_{when}") for when in ("before", "after"))
         rows.append(
             (
                 target,
                 f"{len(layers) - len(kept)} of {len(layers)}",
                 UNKNOWN if low is None else share_text(low),
                 f"{after / before:.2f}" if before and after else UNKNOWN,
-                _time(dig_map(about, "latency", "ratio")),
+                _time(mapping(about, "latency", "ratio")),
             )
         )
     return Rows(
@@ -87,17 +88,17 @@ def layer_rows(evidence: Evidence) -> Rows:
 
 def placement_rows(evidence: Evidence) -> Rows:
     """The placements that build measured."""
-    candidates = dig_list(evidence, "build", "measured", "candidates")
+    candidates = listing(evidence, "build", "measured", "candidates")
     rows = []
     for candidate in candidates:
-        median, ratio = dig_number(candidate, "median_ms"), dig_map(candidate, "ratio")
+        median, ratio = number(candidate, "median_ms"), mapping(candidate, "ratio")
         rows.append(
             (
-                str(dig(candidate, "candidate")),
-                str(dig(candidate, "precision")),
+                str(entry(candidate, "candidate")),
+                str(entry(candidate, "precision")),
                 UNKNOWN if median is None else number_text(median),
                 _time(ratio),
-                "chosen" if dig(candidate, "chosen") is True else "",
+                "chosen" if entry(candidate, "chosen") is True else "",
             )
         )
     return Rows(
@@ -109,23 +110,23 @@ def placement_rows(evidence: Evidence) -> Rows:
 
 
 def _share(score: Mapping[str, Any], name: str) -> str:
-    found = dig_number(score, name)
+    found = number(score, name)
     return _NOTHING if found is None else exact_share_text(found)
 
 
 def _decibel(score: Mapping[str, Any]) -> str:
-    found = dig_number(score, "sqnr_db")
+    found = number(score, "sqnr_db")
     return UNKNOWN if found is None else f"{found:.1f} dB"
 
 
 def _gates(about: Mapping[str, Any]) -> str:
-    checks = dig_list(about, "checks")
-    failed = sum(dig(check, "passed") is not True for check in checks)
+    checks = listing(about, "checks")
+    failed = sum(entry(check, "passed") is not True for check in checks)
     return f"{failed} FAILED" if failed else f"{len(checks)} passed"
 
 
 def _time(ratio: Mapping[str, Any]) -> str:
-    value, low, high = (dig_number(ratio, key) for key in ("median", "low", "high"))
+    value, low, high = (number(ratio, key) for key in ("median", "low", "high"))
     if value is None or low is None or high is None:
         return UNKNOWN
     return f"{value:.2f}" if low == high else f"{value:.2f} ({low:.2f} to {high:.2f})"

@@ -7,8 +7,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...reading import entry, mapping
 from ..result import OURS, YARDSTICK, BenchReport
-from .evidence import Evidence, dig, dig_map
+from .evidence import Evidence
 from .tables import Rows
 from .words import number_text, size_text
 
@@ -52,7 +53,7 @@ def without_folders(text: str) -> str:
 
 def origin_rows(report: BenchReport, evidence: Evidence) -> Rows:
     """What was measured, down to the weights."""
-    subject, source = report["subject"], dig_map(evidence, "manifest", "source")
+    subject, source = report["subject"], mapping(evidence, "manifest", "source")
     rounds = ", ".join(f"{count} {mode}" for mode, count in report["rounds"].items())
     rows = [
         ("deployment", subject["name"]),
@@ -66,7 +67,7 @@ def origin_rows(report: BenchReport, evidence: Evidence) -> Rows:
         ("checkpoint", without_folders(str(source.get("path", "not known")))),
         ("its sha256", str(source.get("sha256", "not known"))),
         ("its weights", str(source.get("weights", "not known"))),
-        ("activation", str(dig(source, "activation", "activation") or "not known")),
+        ("activation", str(entry(source, "activation", "activation") or "not known")),
     ]
     return Rows(caption="What was measured", heads=("what", "value"), rows=tuple(rows))
 
@@ -76,12 +77,12 @@ def step_rows(evidence: Evidence) -> Rows:
     rows = [
         (
             name,
-            str(dig(about, "finished") or ""),
-            plain_text({k: v for k, v in dig_map(about, "options").items() if v not in (None, [])}),
-            plain_text(dig_map(about, "versions")),
-            str(dig(about, "key") or "")[:12],
+            str(entry(about, "finished") or ""),
+            plain_text({k: v for k, v in mapping(about, "options").items() if v not in (None, [])}),
+            plain_text(mapping(about, "versions")),
+            str(entry(about, "key") or "")[:12],
         )
-        for name, about in dig_map(evidence, "manifest", "steps").items()
+        for name, about in mapping(evidence, "manifest", "steps").items()
     ]
     return Rows(
         caption="The steps that made it",
@@ -93,7 +94,7 @@ def step_rows(evidence: Evidence) -> Rows:
 def commands(report: BenchReport, evidence: Evidence) -> list[str]:
     """Commands that make such a report again, from the checkpoint on."""
     subject = report["subject"]
-    path = dig(evidence, "manifest", "source", "path")
+    path = entry(evidence, "manifest", "source", "path")
     name = shlex.quote(subject["name"])
     source = shlex.quote(without_folders(str(path or "model.pt")))
     names = [n for n in (*report["arms"], *report["left_out"]) if n not in _NO_RIVALS]

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
+from ...reading import entry, listing, number
 from ..result import OURS, BenchReport, Check
 from .answer import Answer
-from .evidence import (
-    Evidence,
-    Proof,
-    dig,
-    dig_list,
-    dig_number,
-    is_verified,
-    own_precision,
-    proofs,
-    scores,
-)
+from .evidence import Evidence, Proof, is_verified, own_precision, proofs, scores
 from .words import arm_title, error_text, exact_share_text, listed
 
 _QUESTION = "Is it right?"
@@ -120,8 +111,8 @@ def _lower_precision(report: BenchReport, evidence: Evidence) -> Answer:
             more=(canary,),
         )
     name, score = next(iter(every.items()))
-    gates = dig_list(own, "checks")
-    failed = [str(dig(gate, "text")) for gate in gates if dig(gate, "passed") is not True]
+    gates = listing(own, "checks")
+    failed = [str(entry(gate, "text")) for gate in gates if entry(gate, "passed") is not True]
     if failed:
         return Answer(
             question=_QUESTION,
@@ -129,13 +120,13 @@ def _lower_precision(report: BenchReport, evidence: Evidence) -> Answer:
             text=f"No: in {precision} a gate does not hold: {failed[0]}.",
             more=(canary,),
         )
-    agreement = dig_number(score, "agreement") or 0.0
-    images = int(dig_number(score, "images") or 0)
+    agreement = number(score, "agreement") or 0.0
+    images = int(number(score, "images") or 0)
     text = (
         f"Nearly: {precision} gives the answer of float32 for {round(agreement * images)} of "
         f"{images} images"
     )
-    accuracy, before = dig_number(score, "accuracy"), dig_number(score, "reference_accuracy")
+    accuracy, before = number(score, "accuracy"), number(score, "reference_accuracy")
     if accuracy is not None and before is not None:
         text += f", accuracy {exact_share_text(accuracy)} instead of {exact_share_text(before)}"
     if agreement == 1:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...html import Html, join, tag
-from .evidence import dig, dig_list, dig_map, dig_number
+from ...reading import entry, listing, mapping, number
 from .tables import UNKNOWN, Rows
 from .words import ms_text
 
@@ -22,10 +22,10 @@ def draw_picture(svg: str, timeline: Mapping[str, Any]) -> Html:
 
 def overlap_text(timeline: Mapping[str, Any]) -> str:
     """Overlap and the critical path in words."""
-    overlap, wall = dig_number(timeline, "overlap"), dig_number(timeline, "wall_us")
+    overlap, wall = number(timeline, "overlap"), number(timeline, "wall_us")
     if overlap is None or wall is None:
         return "no overlap is known."
-    path = " to ".join(str(dig(row, "name")) for row in dig_list(timeline, "critical"))
+    path = " to ".join(str(entry(row, "name")) for row in listing(timeline, "critical"))
     return (
         f"{ms_text(wall / 1000)} for a call in which {overlap:.2f} things went on at a time; "
         f"critical path: {path or UNKNOWN}."
@@ -36,14 +36,14 @@ def lane_rows(timeline: Mapping[str, Any]) -> Rows:
     """Where the time of each lane went."""
     kinds = ("engines", "copies", "waiting", "launching", "done")
     rows = []
-    for lane in dig_list(timeline, "lanes"):
-        times = [dig_number(lane, f"{kind}_us") for kind in kinds]
-        gap = dig_map(lane, "longest_gap")
+    for lane in listing(timeline, "lanes"):
+        times = [number(lane, f"{kind}_us") for kind in kinds]
+        gap = mapping(lane, "longest_gap")
         rows.append(
             (
-                f"{dig(lane, 'device')}/{dig(lane, 'lane')}",
+                f"{entry(lane, 'device')}/{entry(lane, 'lane')}",
                 *(UNKNOWN if us is None else ms_text(us / 1000) for us in times),
-                f"{ms_text((dig_number(gap, 'us') or 0.0) / 1000)} before {gap.get('before')}",
+                f"{ms_text((number(gap, 'us') or 0.0) / 1000)} before {gap.get('before')}",
             )
         )
     return Rows(
@@ -56,7 +56,7 @@ def lane_rows(timeline: Mapping[str, Any]) -> Rows:
 
 def draw_summary(timeline: Mapping[str, Any]) -> Html:
     """The words above the picture; a simulation is called so."""
-    simulated = dig(timeline, "simulated") is True
+    simulated = entry(timeline, "simulated") is True
     words = "Simulated devices: these times say nothing about any hardware."
     warning = tag("p", words, class_="warn")
     text = overlap_text(timeline)

@@ -6,19 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from parnet_deploy.bench.report.evidence import (
-    dig,
-    dig_list,
-    dig_map,
-    dig_number,
-    gather,
-    own_precision,
-    precisions,
-    proofs,
-    scores,
-)
+from parnet_deploy.bench.report.evidence import gather, own_precision, precisions, proofs, scores
 from parnet_deploy.deployment import Deployment, step_key
 from parnet_deploy.input_size import InputSize
+from parnet_deploy.reading import entry, listing, mapping, number
 from parnet_deploy.spec import ModelSpec
 from tests.bench.report.samples import (
     PLAN,
@@ -109,10 +100,10 @@ def test_scores_are_the_kernels_where_there_are_any() -> None:
 
 def test_digging_finds_nothing_where_nothing_is() -> None:
     data = {"a": {"b": 3, "c": [1], "d": True, "e": 10**400, "f": float("inf")}}
-    assert dig(data, "a", "b") == 3
-    assert dig(data, "a", "b", "c") is None
-    assert dig_map(data, "a", "b") == {}
-    assert dig_list(data, "a", "c") == [1]
-    assert dig_list(data, "a", "b") == []
-    assert dig_number(data, "a", "b") == 3.0
-    assert [dig_number(data, "a", key) for key in "cdef"] == [None] * 4
+    assert entry(data, "a", "b") == 3
+    assert entry(data, "a", "b", "c") is None
+    assert mapping(data, "a", "b") == {}
+    assert listing(data, "a", "c") == [1]
+    assert listing(data, "a", "b") == []
+    assert number(data, "a", "b") == 3.0
+    assert [number(data, "a", key) for key in "cdef"] == [None] * 4

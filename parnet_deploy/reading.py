@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..deployment import Deployment
-from ..errors import DeploymentError
+from .deployment import Deployment
+from .errors import DeploymentError
 
 
 def read_json(deployment: Deployment, name: str) -> Mapping[str, Any]:
@@ -40,10 +40,15 @@ def mapping(data: object, *path: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def listing(data: object, *path: str) -> list[Any]:
+    """A list among nested mappings; empty where there is none."""
+    found = entry(data, *path)
+    return found if isinstance(found, list) else []
+
+
 def rows(data: object, *path: str) -> list[Mapping[str, Any]]:
     """The mappings of a list among nested mappings; empty where there is none."""
-    found = entry(data, *path)
-    return [row for row in found if isinstance(row, Mapping)] if isinstance(found, list) else []
+    return [row for row in listing(data, *path) if isinstance(row, Mapping)]
 
 
 def number(data: object, *path: str) -> float | None:
