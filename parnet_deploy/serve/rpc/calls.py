@@ -19,7 +19,7 @@ from ..security.limits import Limits
 from ..shells.shell import Shell
 from .documents import Ask
 from .receive import Receiver
-from .refuse import Metadata, abort, details
+from .refuse import Metadata, abort, details, end
 
 Unary = Callable[[Any, Any], Awaitable[bytes]]
 """Of a stream of requests, of which it reads one: gRPC's own unary calls wait for it forever."""
@@ -99,8 +99,7 @@ class Calls:
             await abort(context, error, metadata)
         except Exception:
             text = self._shell.broke("grpc", request_id, rpc, at_s, peer=caller.peer)
-            await context.abort(grpc.StatusCode.INTERNAL, text, metadata)
-            raise AssertionError("abort returned") from None
+            await end(context, grpc.StatusCode.INTERNAL, text, metadata)
         context.set_trailing_metadata(metadata)
         timings = None if response is None else response.timings
         self._shell.answered("grpc", request_id, rpc, timings, at_s, peer=caller.peer)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import grpc
+import grpc.aio
 
 from ..protocol.refusal import RefusedError
 
@@ -22,7 +24,20 @@ async def abort(context: Any, error: RefusedError, metadata: Metadata = ()) -> N
     more: Metadata = metadata
     if error.code.retry:
         more = (*metadata, ("retry-after", str(max(1, math.ceil(error.retry_after_s or 0)))))
-    await context.abort(_STATUS[error.code.grpc], details(error), more)
+    await end(context, _STATUS[error.code.grpc], details(error), more)
+
+
+async def end(context: Any, status: grpc.StatusCode, text: str, metadata: Metadata) -> NoReturn:
+    """End a call with a status.
+
+    Raises:
+        asyncio.CancelledError: It was over already, as where gRPC itself refuses a message that is
+            too large: nobody can be told, and it is no error of ours.
+    """
+    try:
+        await context.abort(status, text, metadata)
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
     raise AssertionError("abort returned")
 
 

@@ -169,6 +169,12 @@ def test_a_message_beyond_the_limit_is_refused(target: Target) -> None:
     assert ask(target, INFER, bytes(4 * 2**20)) is None
 
 
+def test_many_messages_beyond_the_limit_leave_no_traceback(target: Target) -> None:
+    """gRPC ends such a call itself, sometimes just before we would."""
+    for _ in range(150):
+        assert ask(target, INFER, bytes(4 * 2**20)) is None
+
+
 def test_clients_that_cancel_leave_nothing_behind(target: Target) -> None:
     before = look(target.running.pid).fds
     good = grpc_request(target.known, 0, "c", encoded=True)
