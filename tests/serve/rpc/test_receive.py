@@ -165,7 +165,7 @@ def test_streams_are_bounded_over_all_connections() -> None:
             first = one.stream(None)
             await first.write(infer_request(id="1"))
             assert (await first.read()).infer_response.id == "1"
-            second = other.stream(iter([infer_request(id="2")]))
+            second = other.stream(None)  # a write after the refusal can hide it in this client
             with pytest.raises(grpc.aio.AioRpcError) as found:
                 await second.read()
             assert found.value.code() is grpc.StatusCode.UNAVAILABLE
