@@ -22,6 +22,8 @@ from .storage.files import hash_file
 from .storage.journal import settle
 from .storage.manifest import Manifest, load_manifest
 from .storage.search import Found, find_deployment
+from .storage.signature import Signature, load_signature
+from .storage.statement import statement, uncovered
 from .storage.transaction import Notify, Transaction
 
 __all__ = ["Deployment", "Found", "Integrity", "Transaction", "find_deployment", "step_key"]
@@ -158,6 +160,24 @@ class Deployment:
         """Sha256 of the manifest, hence of everything: equal digest, equal deployment."""
         return self._manifest.digest
 
+    @property
+    def statement(self) -> bytes:
+        """What a signature covers: all that shapes an answer; see ``storage.statement``."""
+        return statement(self._manifest)
+
+    @property
+    def uncovered(self) -> tuple[str, ...]:
+        """Artifacts that no signature covers though they are no reports; see the same."""
+        return uncovered(self._manifest)
+
+    def read_signature(self) -> Signature | None:
+        """The signature that lies there now; None if there is none. It proves nothing unchecked.
+
+        Raises:
+            DeploymentUntrustedError: It is not one that this package wrote.
+        """
+        return load_signature(self.path)
+
     def read_bytes(self, name: str) -> bytes:
         """Content of an artifact; exactly these bytes were checked.
 
@@ -191,7 +211,7 @@ class Deployment:
             except DeploymentCorruptError:
                 changed.append(name)
         found = (p.relative_to(self.path) for p in self.path.rglob("*") if not p.is_dir())
-        own = {names.MANIFEST, names.JOURNAL, names.LOCK, names.LOCK_HOLDER}
+        own = {names.MANIFEST, names.SIGNATURE, names.JOURNAL, names.LOCK, names.LOCK_HOLDER}
         foreign = sorted(
             path.as_posix()
             for path in found

@@ -16,6 +16,7 @@ from ..errors import SpecError
 from ..machine.cores import usable_cores
 from ..runtime.backend import on_host
 from ..runtime.session import Runtime
+from ..signing.trust import open_trusted
 from ..steps import Progress, StepResult, read_reference, write_report
 from .arm_results import Turns, arm_result
 from .arms.arm import ArmSpec
@@ -105,7 +106,7 @@ def bench_to_deployment(
         BackendError: No plan runs on this machine, or an arm died while it was timed.
     """
     options = options or BenchOptions()
-    deployment = Deployment.open(directory)
+    deployment = open_trusted(directory)
     if not os.access(directory, os.W_OK):
         raise SpecError(
             f"deployment {directory}: cannot be written to, and a report must be. Copy it to where "

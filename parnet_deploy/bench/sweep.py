@@ -70,7 +70,7 @@ class _Subject:
     """The deployment whose curves are drawn: a plan of it, and how its points are opened."""
 
     def __init__(self, directory: Path, plan: str | None, backend: str | None) -> None:
-        deployment = Deployment.open(directory)
+        deployment = open_trusted(directory)
         reference = read_reference(deployment)
         self.directory, self.spec = directory, deployment.spec
         self.question = Question(image=reference.image, logits=reference.logits)

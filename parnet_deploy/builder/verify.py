@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from ..placement import Segment
 from ..plan import Plan
 from ..runtime.backend import LoadedPlan, load_backend
 from ..runtime.device import Stream, Tensor
+from ..runtime.engine_file import EngineFile
 from ..runtime.session import Runtime
 from ..spec import IMAGE, ModelSpec
 from .precisions import FLOAT32, Source
@@ -75,7 +75,7 @@ def _reference_evaluator(model: bytes) -> Any:
 def verify_engines(
     spec: ModelSpec,
     plan: Plan,
-    files: Mapping[str, Path],
+    files: Mapping[str, EngineFile],
     values: Arrays,
     *,
     tolerance: float = ENGINE_TOLERANCE,

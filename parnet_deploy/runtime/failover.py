@@ -20,6 +20,7 @@ from ..deployment import Deployment
 from ..errors import BackendError, DeviceLostError, ParnetDeployError, SpecError
 from ..placement import remap
 from ..plan import Plan
+from ..signing.trust import admit
 from .backend import device_family
 from .choose import read_plan
 from .opened import Opened, OpenOptions, open_best, open_plan, open_proved
@@ -143,7 +144,7 @@ class Standby:
         key = failed.about.get("plan")
         if self._path is None or key is None:
             return open_plan(failed.spec, self._move(failed.plan), failed.files, self.options)
-        found = Deployment.open(self._path)
+        found = admit(Deployment.open(self._path), self.options.trust)
         files = read_plan(found, key, packed_devices=self.options.packed_devices)
         if not self._left(files.plan):
             raise DeviceLostError(f"plan {key}: it was built anew, for devices that are lost.")

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,13 @@ from numpy.typing import NDArray
 from ..deployment import Deployment
 from ..placement import check_placement
 from ..plan import Plan
+from ..signing.trust import Trust, admit
 from ..spec import ModelSpec
 from .arrays.inputs import address_of, check_count
 from .backend import Backend, LoadedPlan, load_backend
 from .canary import check_canary
 from .choose import NOT_HERE, PlanFiles, none_runs, order_plans, read_plan
+from .engine_file import EngineFile
 from .executor import Executor
 from .outputs import OutputPool
 
@@ -30,13 +31,17 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class OpenOptions:
-    """How to open any plan; see ``Runtime.open``. ``loader``: a backend instance to use."""
+    """How to open any plan; see ``Runtime.open``. ``loader``: a backend instance to use.
+
+    ``trust``: who must have signed the deployment, also the one that a lost device makes open.
+    """
 
     slots: int = 1
     threads: int | None = None
     trace: bool = False
     packed_devices: bool = False
     loader: Backend | None = None
+    trust: Trust | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +53,7 @@ class Opened:
 
     spec: ModelSpec
     plan: Plan
-    files: Mapping[str, Path]
+    files: Mapping[str, EngineFile]
     loaded: LoadedPlan
     executor: Executor
     outputs: OutputPool
@@ -69,7 +74,7 @@ class Opened:
 
 
 def open_plan(
-    spec: ModelSpec, plan: Plan, files: Mapping[str, Path], options: OpenOptions
+    spec: ModelSpec, plan: Plan, files: Mapping[str, EngineFile], options: OpenOptions
 ) -> Opened:
     """Load the engines of a plan and make its executor.
 
@@ -146,10 +151,12 @@ def open_best(
         unfit: Why a plan must not be tried, if so.
 
     Raises:
+        DeploymentUntrustedError: None of the trusted keys has signed it. Nothing was loaded.
         DeploymentError: There is no such plan, or a file was changed.
         BackendError: No plan runs on this machine; the message has the reason for each.
         CheckFailedError: A plan loads, and computes something else than when it was built.
     """
+    admit(found, options.trust)
     skipped: dict[str, str] = {}
     for name in order_plans(found, backend=backend, key=key):
         files = read_plan(found, name, packed_devices=options.packed_devices)

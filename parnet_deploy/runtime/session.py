@@ -14,6 +14,7 @@ from ..deployment import Deployment
 from ..errors import BackendError
 from ..input_size import InputSize
 from ..plan import Plan
+from ..signing.trust import KeyPaths, find_trust
 from ..spec import ModelSpec
 from .arrays.device_array import DeviceArray
 from .arrays.device_inputs import stream_handle
@@ -21,6 +22,7 @@ from .arrays.inputs import Images, as_images, check_address, check_shape
 from .backend import Backend
 from .device import TimelineEntry
 from .device_calls import answer_array, enqueue_array, run_host
+from .engine_file import EngineFile
 from .failover import OnDeviceLost, Standby
 from .opened import Logits, Opened, OpenOptions, open_best, open_plan
 from .program import Program
@@ -56,6 +58,7 @@ class Runtime:
         trace: bool = False,
         on_device_lost: OnDeviceLost = "refuse",
         packed_devices: bool = False,
+        trusted_keys: KeyPaths | None = None,
     ) -> Runtime:
         """Open the best built plan that this machine can run; ``describe`` and the log say which.
 
@@ -71,14 +74,22 @@ class Runtime:
                 down to the CPU; the call in which it happens takes as long as opening that.
             packed_devices: Number each plan's devices from 0, in their order, whatever GPUs it was
                 built on: for a process that sees only those it may use, as under Ray.
+            trusted_keys: PEM files of public keys, or directories of them, one of which must have
+                signed the deployment; None: those of ``PARNET_TRUSTED_KEYS``, where that is set.
 
         Raises:
+            DeploymentUntrustedError: None of these keys has signed it. Nothing was loaded.
+            SigningError: A key file cannot be used.
             DeploymentError: There is no deployment, no such plan, or a file was changed.
             BackendError: No plan runs on this machine; the message has the reason for each.
             CheckFailedError: The plan's canary input gave other logits than when it was built.
         """
         options = OpenOptions(
-            slots=slots, threads=threads, trace=trace, packed_devices=packed_devices
+            slots=slots,
+            threads=threads,
+            trace=trace,
+            packed_devices=packed_devices,
+            trust=find_trust(trusted_keys),
         )
         standby = Standby(options, on_device_lost, path=Path(path).absolute())
         opened = Deployment.read(
@@ -91,7 +102,7 @@ class Runtime:
         cls,
         spec: ModelSpec,
         plan: Plan,
-        files: Mapping[str, Path],
+        files: Mapping[str, EngineFile],
         *,
         backend: Backend | None = None,
         slots: int = 1,
@@ -104,7 +115,7 @@ class Runtime:
         Args:
             spec: The network.
             plan: What was built.
-            files: Engine file of each segment.
+            files: Engine file of each segment, for example a ``Path``.
             backend: An instance to use; None: the one that the plan names.
             slots: See ``open``.
             threads: See ``open``.

@@ -32,6 +32,7 @@ SETTLE_WAIT_S = 30.0
 class Journal:
     """What a commit has still to do: remove these, then move those out of the staging directory.
 
+    ``remove`` may hold the signature, which is not one of what the commit makes.
     A staged file has the same relative name as in the deployment; the manifest is staged too and
     not named in ``place``.
     """
@@ -126,7 +127,9 @@ def _read(root: Path, path: Path) -> Journal:
         all(isinstance(items, list) for items in lists)
         and isinstance(found["staging"], str)
         and names.is_staging(found["staging"])
-        and all(isinstance(item, str) and not names.artifact_problem(item) for item in flat)
+        and all(isinstance(item, str) for item in flat)
+        and not any(names.artifact_problem(item) for item in flat if item != names.SIGNATURE)
+        and names.SIGNATURE not in (found["place"] or ())
     )
     if not valid:
         raise DeploymentCorruptError(f"{where}: this is not a journal of this package. Remove it.")

@@ -16,6 +16,8 @@ from .files import disk_error, fsync_path, hash_file, storage_error
 from .journal import Journal, discard_staging, new_staging, publish, recover
 from .lock import WriterLock
 from .manifest import Manifest, load_manifest
+from .signature import Signature, place_signature
+from .statement import statement
 
 Notify = Callable[[str], None]
 
@@ -26,7 +28,8 @@ class Transaction(Draft):
     """One change of a deployment; made by ``Deployment.edit``, used in a ``with`` block.
 
     Leaving the block publishes everything that was staged, at once. Leaving it by an exception
-    publishes nothing. Not thread-safe: one thread writes.
+    publishes nothing. What then answers otherwise is not signed any more: its signature goes.
+    Not thread-safe: one thread writes.
 
     Owns: the lock and a staging directory, from entering the block to leaving it.
     """
@@ -68,6 +71,12 @@ class Transaction(Draft):
             raise ValueError(f"artifact {name}: the deployment has none of this name")
         self._artifacts.pop(name, None)
         self._changed = True
+
+    def attach(self, signature: Signature) -> None:
+        """Put a signature beside the manifest: at once, for it is of what is there already."""
+        if self._changed:
+            raise ValueError("staged and signed in one block: publish first, then sign")
+        place_signature(self._staging_dir() / names.SIGNATURE, self.path, signature)
 
     def __enter__(self) -> Transaction:
         try:
@@ -147,17 +156,27 @@ class Transaction(Draft):
         self._check_staged(staging)
         for name, step in self._staged.items():
             self._artifacts[name] = _seal_file(staging / name, name, step)
-        (staging / names.MANIFEST).write_bytes(_checked(self._manifest(), self.path))
+        manifest = self._manifest()
+        (staging / names.MANIFEST).write_bytes(_checked(manifest, self.path))
         fsync_path(staging / names.MANIFEST)
         before = {} if self._base is None else self._base.artifacts
+        going = set(before) - set(self._artifacts)
+        if self._outdates_signature(manifest):
+            going.add(names.SIGNATURE)
         publish(
             self.path,
             Journal(
                 staging=staging.name,
-                remove=tuple(sorted(set(before) - set(self._artifacts))),
+                remove=tuple(sorted(going)),
                 place=tuple(sorted(self._staged)),
             ),
         )
+
+    def _outdates_signature(self, manifest: Manifest) -> bool:
+        """Whether there is a signature, of something else than this will be."""
+        if not os.path.lexists(self.path / names.SIGNATURE):
+            return False
+        return self._base is None or statement(self._base) != statement(manifest)
 
     def _check_staged(self, staging: Path) -> None:
         loose = sorted(name for name, step in self._staged.items() if step is None)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.engine_file import EngineFile
 from ...runtime.onnxruntime.cpu import open_session
 from ...spec import ModelSpec
 
@@ -36,7 +37,7 @@ class Profile(NamedTuple):
 
 
 def profile_engine(
-    engine: Path,
+    engine: EngineFile,
     feeds: Arrays,
     spec: ModelSpec,
     *,

@@ -80,7 +80,7 @@ def measure_split(
         BackendError: The plan does not run here.
     """
     on_stage("where the time goes")
-    deployment = Deployment.open(directory)
+    deployment = open_trusted(directory)
     files = read_plan(deployment, key)
     with Runtime.open(directory, plan=key, threads=threads) as runtime:
         if files.plan.backend == CPU and len(files.plan.placement.segments) == 1:

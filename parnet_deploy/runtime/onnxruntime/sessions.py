@@ -37,6 +37,7 @@ ERRORS: tuple[tuple[type[Exception], type[BackendError], type[BackendError]], ..
     (state.RuntimeException, EngineLoadError, ExecutionError),
     (RuntimeError, EngineLoadError, ExecutionError),
     (ValueError, EngineLoadError, ExecutionError),
+    (OSError, EngineLoadError, ExecutionError),  # of the engine's file, which is read here
 )
 """The one place where ONNX Runtime's exceptions become ours; the first row that fits counts."""
 
@@ -82,6 +83,15 @@ def session_options(threads: int, *, emulate: bool = False) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     return options
+
+
+def release_model(session: Any) -> Any:
+    """The session, without the serialized model, which it would keep for as long as it lives.
+
+    It keeps it to start anew with other providers, which nobody here asks for.
+    """
+    session._model_bytes = None
+    return session
 
 
 class OrtBinding:
