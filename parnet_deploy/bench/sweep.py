@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from ..deployment import Deployment
 from ..errors import ExecutionError, ParnetDeployError, SpecError
 from ..machine.cores import usable_cores
 from ..reference import random_image
 from ..runtime.backend import on_host
 from ..runtime.session import Runtime
+from ..signing.trust import open_trusted
 from ..steps import Progress, read_reference
 from .arms.arm import ArmSpec
 from .arms.table import arm_spec

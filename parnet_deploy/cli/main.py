@@ -32,6 +32,7 @@ VERBS = {
     "bench": "Time the deployment beside other ways to run the same network.",
     "serve": "Answer over the network: REST and gRPC, Open Inference Protocol v2.",
     "export-triton": "Write a model repository for a Triton server, or KServe.",
+    "deployment": "Sign a deployment, or check who has: keygen, sign, verify.",
     "inspect": "Show what is in a deployment, and whether it is intact.",
     "doctor": "Show what this machine can run, and how to get the rest.",
     "demo": "The whole job on a small trained ParNet and real images.",

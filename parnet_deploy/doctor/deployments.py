@@ -9,6 +9,7 @@ from ..deployment import Deployment
 from ..errors import ParnetDeployError
 from ..runtime.choose import order_plans
 from ..runtime.session import Runtime
+from ..signing.sign import Signed, examine_signature
 from .finding import Finding
 
 GROUP = "deployments"
@@ -32,6 +33,9 @@ def _examine(directory: Path, *, deep: bool) -> Finding:
         plans = order_plans(opened) if opened.plans else ()
     except ParnetDeployError as error:
         return _bad(name, str(error), f"parnet-deploy inspect {name}")
+    signed = examine_signature(opened)
+    if signed.required and signed.state != "trusted":
+        return _bad(name, signed.detail, f"parnet-deploy deployment sign {name} --key PRIVATE.pem")
     if not plans:
         return Finding(
             group=GROUP,
@@ -43,7 +47,10 @@ def _examine(directory: Path, *, deep: bool) -> Finding:
     if not deep:
         count = f"{len(plans)} plans" if len(plans) > 1 else "one plan"
         return Finding(
-            group=GROUP, name=name, status="ok", detail=f"{count}; --deep opens what is there"
+            group=GROUP,
+            name=name,
+            status="ok",
+            detail=f"{count}; {_signed_text(signed)}; --deep opens what is there",
         )
     integrity = opened.verify()
     if not integrity:
@@ -59,9 +66,17 @@ def _examine(directory: Path, *, deep: bool) -> Finding:
     if not runs:
         return _bad(name, "; ".join(fails), f"parnet-deploy build {name}")
     detail = f"runs here, its canary answered as when it was built: {', '.join(runs)}"
+    detail += f"; {_signed_text(signed)}"
     if fails:
         return _bad(name, f"{detail}; {'; '.join(fails)}", f"parnet-deploy build {name}")
     return Finding(group=GROUP, name=name, status="ok", detail=detail)
+
+
+def _signed_text(signed: Signed) -> str:
+    by = "" if signed.key is None else f" by {signed.key}"
+    return {"trusted": f"signed{by}", "unchecked": f"signed{by}, unchecked"}.get(
+        signed.state, signed.state
+    )
 
 
 def _bad(name: str, detail: str, fix: str) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from ..deployment import Deployment
 from ..errors import DeploymentCorruptError, DeploymentError, ParnetDeployError
 from ..storage.signature import Signature
 from .keys import PrivateKey
-from .trust import find_trust
+from .trust import VARIABLE, find_trust
 
 State = Literal["unsigned", "unchecked", "trusted", "refused"]
 
@@ -19,11 +20,13 @@ State = Literal["unsigned", "unchecked", "trusted", "refused"]
 class Signed:
     """What is known of a deployment's signature. ``key``: the fingerprint that it names.
 
-    "unchecked": there is one, and nobody said whom to trust (or it could not be found out).
+    "unchecked": nobody said whom to trust, or that could not be found out. ``required``: whether
+    keys are trusted here, so that what none of them has signed is not run.
     """
 
     state: State
     key: str | None
+    required: bool
     detail: str
 
     def to_json(self) -> dict[str, Any]:
@@ -61,21 +64,25 @@ def sign_deployment(directory: str | Path, key: PrivateKey) -> Signature:
 
 def examine_signature(found: Deployment) -> Signed:
     """Who has signed, and whether that holds, for people to read: never an error."""
+    required = os.environ.get(VARIABLE) is not None
+
+    def signed(state: State, detail: object) -> Signed:
+        return Signed(state=state, key=key, required=required, detail=str(detail))
+
+    key = None
     try:
         signature = found.read_signature()
-        key = None if signature is None else signature.key
     except DeploymentError as error:
-        return Signed(state="refused", key=None, detail=str(error))
+        return signed("refused", error)
+    key = None if signature is None else signature.key
     try:
         trust = find_trust()
-    except ParnetDeployError as error:
-        return Signed(state="unchecked", key=key, detail=str(error))
-    if trust is None:
-        detail = "not signed" if key is None else f"names key {key}; nobody says whom to trust"
-        return Signed(state="unsigned" if key is None else "unchecked", key=key, detail=detail)
-    try:
-        trust.check(found)
-    except ParnetDeployError as error:
-        state: State = "unsigned" if key is None else "refused"
-        return Signed(state=state, key=key, detail=str(error))
-    return Signed(state="trusted", key=key, detail=f"by {key}, which is trusted")
+        if trust is not None:
+            return signed("trusted", f"by {trust.check(found)}")
+    except DeploymentError as error:
+        return signed("unsigned" if key is None else "refused", error)
+    except ParnetDeployError as error:  # a key file, or a package that is missing
+        return signed("unchecked", error)
+    if key is None:
+        return signed("unsigned", "no key is trusted, so none is asked for")
+    return signed("unchecked", f"it names key {key}; no key is trusted")

@@ -19,6 +19,7 @@ from ...placement import Segment
 from ...plan import Plan
 from ...runtime.choose import PlanFiles, read_plan
 from ...runtime.session import Runtime
+from ...signing.trust import open_trusted
 from ...spec import IMAGE, LOGITS, ModelSpec
 from ..result import PartTime, Split, SplitRow
 from ..timeline import Call, read_timeline
