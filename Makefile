@@ -152,6 +152,10 @@ build: $(READY) ## Build the wheel and the source distribution into dist/
 	@ls dist
 	rm -rf build
 
+sbom: $(READY) ## Write what the package is made of, as installed here: dist/sbom.cdx.json (CycloneDX)
+	@mkdir -p dist
+	$(BIN)/python tools/sbom.py dist/sbom.cdx.json
+
 check: export PARNET_REQUIRE_STUBS := 1
 check: lint test-all docs build ## What every change must pass; CI runs conformance and test-ray too
 

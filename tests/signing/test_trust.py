@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parnet_deploy import Runtime
-from parnet_deploy.bench.bench_step import bench_deployment
-from parnet_deploy.bench.timeline_step import timeline_to_deployment
+from parnet_deploy.bench.bench_step import bench_to_deployment
+from parnet_deploy.bench.timeline_step import trace_to_deployment
 from parnet_deploy.builder.verify_step import verify_to_deployment
 from parnet_deploy.deployment import Deployment, step_key
 from parnet_deploy.errors import (
@@ -143,8 +143,8 @@ WAYS: list[Callable[[Path], object]] = [
     start_replica,
     export_triton,
     verify_to_deployment,
-    bench_deployment,
-    timeline_to_deployment,
+    bench_to_deployment,
+    trace_to_deployment,
 ]
 
 
