@@ -89,7 +89,7 @@ def test_dependencies_have_lower_bounds_only_but_for_some(metadata: Message) -> 
         if name in BOUNDS:
             assert set(line.removeprefix(name).split(";")[0].strip().split(",")) == BOUNDS[name]
         elif 'extra == "ray"' not in line:  # what these exclude does not start: see setup.cfg
-            assert re.match(r"[\w-]+>=[\d.]+(; |$)", line), line
+            assert re.match(r"[\w-]+(\[[\w-]+\])?>=[\d.]+(; |$)", line), line
 
 
 def test_extras_named_in_messages_exist(metadata: Message) -> None:

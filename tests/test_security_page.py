@@ -13,7 +13,7 @@ PAGE = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))
 
 
-def tests_in(path: Path) -> set[str]:
+def functions_in(path: Path) -> set[str]:
     """Names of the test functions of a file, those in classes too."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -23,7 +23,7 @@ def tests_in(path: Path) -> set[str]:
 @pytest.mark.parametrize(("file", "name"), NAMED)
 def test_every_test_that_is_named_exists(file: str, name: str) -> None:
     assert name.startswith("test_")
-    assert name in tests_in(ROOT / file)
+    assert name in functions_in(ROOT / file)
 
 
 def test_every_promise_names_one() -> None:

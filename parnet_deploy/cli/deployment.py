@@ -157,7 +157,9 @@ def verify(common: Common, deployment: str | None, trusted: tuple[str, ...]) -> 
         document,
         render.heading(directory.name, render.printable(directory)),
         *render.lines(
-            render.OK if good else render.FAILED, "ok" if good else "bad", [said if good else detail]
+            render.OK if good else render.FAILED,
+            "ok" if good else "bad",
+            [said if good else detail],
         ),
     )
     if not good:

@@ -59,7 +59,7 @@ class Trust:
         if signature.key not in self.keys:
             raise DeploymentUntrustedError(
                 f"{where}: got a signature that names key {signature.key}, expected one by {names}. "
-                f"Trust that key if you know whose it is ({VARIABLE}), or sign it with one of those."
+                f"Trust that key too if you know whose it is ({VARIABLE}), or sign with one of those."
             )
         if not is_signature(signature.value, found.statement, self.keys[signature.key]):
             raise DeploymentUntrustedError(
@@ -106,7 +106,7 @@ def find_trust(paths: KeyPaths | None = None) -> Trust | None:
 
 
 def open_trusted(path: str | Path, paths: KeyPaths | None = None) -> Deployment:
-    """``Deployment.open``, for whoever is going to run it: refused if it should be signed and is not.
+    """``Deployment.open``, for whoever runs it: refused if it should be signed and is not.
 
     Args:
         path: The directory.

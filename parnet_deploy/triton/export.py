@@ -57,7 +57,8 @@ def export_to_repository(
 
     Raises:
         DeploymentError: There is no plan that Triton can run in this way, a file of the deployment
-            was changed, keys are trusted and none of them has signed it, or the model's directory holds something else. What was there stays.
+            was changed, keys are trusted and none of them has signed it, or the model's directory
+            holds something else. What was there stays.
     """
     chosen = options or TritonOptions()
     target = Path(repository)

@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("cryptography")
 
-from parnet_deploy.signing.keys import PASSPHRASE  # noqa: E402
-from parnet_deploy.signing.trust import VARIABLE  # noqa: E402
+from parnet_deploy.signing.keys import PASSPHRASE
+from parnet_deploy.signing.trust import VARIABLE
 
 
 @pytest.fixture(autouse=True)

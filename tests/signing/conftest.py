@@ -9,10 +9,10 @@ import pytest
 
 pytest.importorskip("cryptography")
 
-from parnet_deploy.signing.sign import sign_deployment  # noqa: E402
-from parnet_deploy.signing.trust import VARIABLE  # noqa: E402
-from tests.serve.service_toys import publish  # noqa: E402
-from tests.signing.keys import Pair, make_pair  # noqa: E402
+from parnet_deploy.signing.sign import sign_deployment
+from parnet_deploy.signing.trust import VARIABLE
+from tests.serve.service_toys import publish
+from tests.signing.keys import Pair, make_pair
 
 
 @pytest.fixture(autouse=True)

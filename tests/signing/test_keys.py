@@ -74,7 +74,7 @@ def test_only_the_owner_can_read_the_private_key(tmp_path: Path) -> None:
 def test_nothing_is_overwritten_and_no_half_pair_stays(tmp_path: Path) -> None:
     pair = make_pair(tmp_path)
     before = pair.private.read_bytes(), pair.public.read_bytes()
-    with pytest.raises(SigningError, match="File exists.+never overwritten"):
+    with pytest.raises(SigningError, match=r"File exists.+never overwritten"):
         make_pair(tmp_path)
     assert before == (pair.private.read_bytes(), pair.public.read_bytes())
     with pytest.raises(SigningError, match="File exists"):
@@ -152,8 +152,8 @@ def test_a_private_key_is_not_trusted_and_several_in_a_file_are_not_either(tmp_p
     pair = make_pair(tmp_path)
     with pytest.raises(SigningError, match="got a private key, expected the public one"):
         read_public_key(pair.private)
+    pair.public.chmod(0o600)
     with pytest.raises(SigningError, match="expected an Ed25519 key"):
-        pair.public.chmod(0o600)
         read_private_key(pair.public)
     pair.public.write_bytes(pair.public.read_bytes() * 2)
     with pytest.raises(SigningError, match="got 2 PEM blocks"):
@@ -162,7 +162,7 @@ def test_a_private_key_is_not_trusted_and_several_in_a_file_are_not_either(tmp_p
 
 def test_missing_files(tmp_path: Path) -> None:
     for read in (read_public_key, read_private_key):
-        with pytest.raises(SigningError, match="No such file.+deployment keygen"):
+        with pytest.raises(SigningError, match=r"No such file.+deployment keygen"):
             read(tmp_path / "none")
         with pytest.raises(SigningError, match="null"):
             read(Path("\0"))

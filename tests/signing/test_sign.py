@@ -55,7 +55,7 @@ def test_a_disk_that_refuses_leaves_the_old_signature(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", refuse)
-        with pytest.raises(DeploymentError, match="No space left.+intact as it was before"):
+        with pytest.raises(DeploymentError, match=r"No space left.+intact as it was before"):
             sign_deployment(signed, stranger.key)
     open_trusted(signed, [pair.public])
     assert not list(signed.glob(".staging-*"))

@@ -1,4 +1,4 @@
-"""Names: what a manifest, a journal or a plan may call a file, and that nothing else gets through."""
+"""Names: what a manifest, a journal or a plan may call a file; nothing else gets through."""
 
 from __future__ import annotations
 
@@ -31,7 +31,25 @@ ODD = [
 HOSTILE = [*DEVICES, *(f"plans/{name}" for name in DEVICES), *WAYS_OUT, *ODD]
 
 pieces = st.sampled_from(
-    ["..", ".", "/", "\\", "a", "A", "onnx", "con", ":", " ", "\0", "\n", "~", "-", "é", "․", "．"]
+    [
+        "..",
+        ".",
+        "/",
+        "\\",
+        "a",
+        "A",
+        "onnx",
+        "con",
+        ":",
+        " ",
+        "\0",
+        "\n",
+        "~",
+        "-",
+        "\u00e9",
+        "\u2024",
+        "\uff0e",
+    ]
 )
 any_names = st.one_of(
     st.text(max_size=40),

@@ -161,9 +161,12 @@ def test_reports_may_come_later(signed: Path, change: Callable[[Transaction], No
 
 
 def test_a_change_that_fails_leaves_the_signature(signed: Path) -> None:
-    with pytest.raises(ZeroDivisionError), Deployment.edit(signed) as txn:
+    def fail(txn: Transaction) -> None:
         change_labels(txn)
         raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), Deployment.edit(signed) as txn:
+        fail(txn)
     assert load_signature(signed) == SIGNATURE
 
 
@@ -173,9 +176,9 @@ def test_a_commit_that_dies_never_leaves_the_new_with_the_old_signature(
     def die(root: Path, journal: Journal) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr("parnet_deploy.storage.journal._complete", die)
-        with Deployment.edit(signed) as txn:
+        with pytest.raises(KeyboardInterrupt), Deployment.edit(signed) as txn:
             change_labels(txn)
     assert (signed / names.JOURNAL).exists(), "died right after the commit point"
     assert Deployment.open(signed).labels == ("x", "b", "c")
@@ -183,9 +186,12 @@ def test_a_commit_that_dies_never_leaves_the_new_with_the_old_signature(
 
 
 def test_signing_what_is_only_staged_is_a_bug(signed: Path) -> None:
-    with pytest.raises(ValueError, match="publish first"), Deployment.edit(signed) as txn:
+    def sign_too_early(txn: Transaction) -> None:
         change_labels(txn)
         txn.attach(SIGNATURE)
+
+    with pytest.raises(ValueError, match="publish first"), Deployment.edit(signed) as txn:
+        sign_too_early(txn)
 
 
 FIELDS: dict[str, Any] = {
@@ -219,7 +225,11 @@ def test_no_field_of_the_manifest_is_forgotten(signed: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "field"),
-    [("plans/cpu/all.onnx", "sha256"), ("plans/cpu/all.onnx", "bytes"), ("reports/fuse.json", "sha256")],
+    [
+        ("plans/cpu/all.onnx", "sha256"),
+        ("plans/cpu/all.onnx", "bytes"),
+        ("reports/fuse.json", "sha256"),
+    ],
 )
 def test_every_file_that_is_covered_is_by_its_hash(signed: Path, name: str, field: str) -> None:
     manifest = load_manifest(signed)

@@ -15,8 +15,8 @@ import pytest
 
 pytest.importorskip("cyclonedx")
 
-from cyclonedx.schema import SchemaVersion  # noqa: E402
-from cyclonedx.validation.json import JsonStrictValidator  # noqa: E402
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 ROOT = Path(__file__).parents[2]
 RUNNING = ("cpu", "export", "images", "serve", "sign")
@@ -26,7 +26,9 @@ RUNNING = ("cpu", "export", "images", "serve", "sign")
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Made as the Makefile makes it."""
-    (line,) = re.findall(r"\$\(BIN\)/python (tools/sbom\.py) (\S+)", (ROOT / "Makefile").read_text())
+    (line,) = re.findall(
+        r"\$\(BIN\)/python (tools/sbom\.py) (\S+)", (ROOT / "Makefile").read_text()
+    )
     assert line[1].startswith("dist/"), "which git ignores"
     target = tmp_path_factory.mktemp("sbom") / "sbom.json"
     command = [sys.executable, line[0], str(target)]

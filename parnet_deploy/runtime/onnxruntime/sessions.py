@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -72,7 +73,10 @@ def run_error(error: Exception, what: str) -> BackendError:
 
 
 def session_options(threads: int, *, emulate: bool = False) -> Any:
-    """All graph optimisations, or none to ``emulate``, and a thread pool that never spins."""
+    """All graph optimisations, or none to ``emulate``, and a thread pool that never spins.
+
+    A graph that keeps its weights in other files is refused: nobody has checked those.
+    """
     options = ort.SessionOptions()
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_DISABLE_ALL if emulate else levels.ORT_ENABLE_ALL
@@ -82,6 +86,9 @@ def session_options(threads: int, *, emulate: bool = False) -> Any:
     options.log_severity_level = _ERROR_LEVEL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", os.devnull
+    )
     return options
 
 

@@ -18,7 +18,6 @@ from ..shells.telemetry import Tracer
 from .options import ServerOptions
 from .server import Server
 
-
 _Version = tuple[str, Signature | None]
 
 
