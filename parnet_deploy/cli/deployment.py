@@ -18,7 +18,7 @@ Examples:
   parnet-deploy deployment verify digits --trusted-key public.pem
 
 \b
-Where PARNET_TRUSTED_KEYS names public keys (files, or directories of *.pem), whatever runs a
+Where PARNET_TRUSTED_KEYS names public keys (files, or directories of .pem files), whatever runs a
 deployment refuses one that none of them has signed.
 """
 
@@ -122,7 +122,7 @@ Exit code 3 if no trusted key has signed it as it is, or a file is missing or wa
     "trusted",
     multiple=True,
     metavar="FILE",
-    help="A public key, or a directory of *.pem.  [default: PARNET_TRUSTED_KEYS]",
+    help="A public key, or a directory of .pem files.  [default: PARNET_TRUSTED_KEYS]",
 )
 @verb
 def verify(common: Common, deployment: str | None, trusted: tuple[str, ...]) -> None:

@@ -58,8 +58,9 @@ class Trust:
             )
         if signature.key not in self.keys:
             raise DeploymentUntrustedError(
-                f"{where}: got a signature that names key {signature.key}, expected one by {names}. "
-                f"Trust that key too if you know whose it is ({VARIABLE}), or sign with one of those."
+                f"{where}: got a signature that names key {signature.key}, expected one by "
+                f"{names}. Trust that key too if you know whose it is ({VARIABLE}), or sign with "
+                "one of those."
             )
         if not is_signature(signature.value, found.statement, self.keys[signature.key]):
             raise DeploymentUntrustedError(
