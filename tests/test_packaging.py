@@ -115,10 +115,12 @@ def test_version_is_the_top_of_the_changelog() -> None:
 def test_schema_versions_stand_in_the_changelog() -> None:
     from parnet_deploy.plan import PLAN_SCHEMA
     from parnet_deploy.storage.manifest import SCHEMA_VERSION
+    from parnet_deploy.storage.signature import SIGNATURE_SCHEMA
 
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"Manifest schema {SCHEMA_VERSION}." in text
     assert f"Plan schema {PLAN_SCHEMA}." in text
+    assert f"Signature schema {SIGNATURE_SCHEMA}." in text
 
 
 @pytest.mark.parametrize(

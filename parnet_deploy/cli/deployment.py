@@ -168,9 +168,14 @@ def verify(common: Common, deployment: str | None, trusted: tuple[str, ...]) -> 
 
 def ask_passphrase(*, confirm: bool = False) -> str | None:
     """Ask the terminal for a passphrase; None if there is none to ask."""
-    if not sys.stdin.isatty():
+    if not has_terminal():
         return None
     text: str = click.prompt(
         "Passphrase of the key", hide_input=True, confirmation_prompt=confirm, err=True
     )
     return text
+
+
+def has_terminal() -> bool:
+    """Whether there is somebody to ask."""
+    return sys.stdin.isatty()

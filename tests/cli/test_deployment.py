@@ -114,6 +114,23 @@ def test_passphrase(invoke, built, monkeypatch):
     assert "battery" not in result.stderr
 
 
+def test_a_terminal_is_asked(invoke, built, monkeypatch):
+    asked = []
+
+    def prompt(text, **how):
+        assert how["hide_input"]
+        assert how["err"], "stdout is for the result"
+        asked.append(how["confirmation_prompt"])
+        return "correct horse"
+
+    monkeypatch.setattr("click.prompt", prompt)
+    monkeypatch.setattr("parnet_deploy.cli.deployment.has_terminal", lambda: True)
+    words = ["deployment", "keygen", "--key", "k", "--public", "k.pem", "--encrypt"]
+    assert invoke(*words).exit_code == 0
+    assert invoke("deployment", "sign", "--key", "k").exit_code == 0
+    assert asked == [True, False]
+
+
 def test_nobody_named_is_usage(invoke, built):
     result = invoke("deployment", "verify")
     assert result.exit_code == 2

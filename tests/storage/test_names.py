@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 
 from parnet_deploy.deployment import Deployment
 from parnet_deploy.errors import DeploymentCorruptError, DeploymentError
+from parnet_deploy.runtime.choose import read_plan
 from parnet_deploy.storage import names
 from parnet_deploy.storage.document import seal
+from tests.serve.service_toys import publish
 from tests.storage.states import OLD, write_state
 
 DEVICES = ["CON", "prn", "Aux", "NUL", "com1", "LPT9", "nul.txt", "con.tar.gz"]
@@ -175,3 +178,40 @@ def test_nothing_is_staged_under_another_name(home: Path, name: str) -> None:
     ):
         txn.stage(name)
     assert everything(home) == before
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A deployment with a plan, and beside it files that nobody may reach from inside."""
+    place = tmp_path_factory.mktemp("planned")
+    publish(place / "model")
+    for folder in (place, place / "model", place / "model/plans"):
+        (folder / "x").write_text("not to be read")
+    return place
+
+
+@given(name=st.one_of(any_names, st.sampled_from([*HOSTILE, "../x", "../../x", "build.json"])))
+def test_a_plan_leads_nowhere_else(planned: Path, name: str) -> None:
+    """``build.json`` with a hash put right: its engine is a file of this plan, or refused."""
+    root = planned / "model"
+    manifest, document = root / "deployment.json", root / "plans/only/build.json"
+    kept = {path: path.read_bytes() for path in (manifest, document)}
+    try:
+        plan = {**json.loads(kept[document]), "engines": {"all": name}}
+        document.write_text(json.dumps(plan))
+        about = json.loads(kept[manifest])
+        del about["sha256"]
+        record = about["artifacts"]["plans/only/build.json"]
+        record["bytes"] = len(document.read_bytes())
+        record["sha256"] = hashlib.sha256(document.read_bytes()).hexdigest()
+        manifest.write_bytes(seal(about))
+        found = Deployment.open(root)
+        own = {path.removeprefix("plans/only/") for path in found.artifacts}
+        if name in own:
+            read_plan(found, "only").engines["all"].read_bytes()
+        else:
+            with pytest.raises(DeploymentError):
+                read_plan(found, "only").engines["all"].read_bytes()
+    finally:
+        for path, content in kept.items():
+            path.write_bytes(content)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
+import shutil
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parnet_deploy.deployment import Deployment, Transaction, step_key
-from parnet_deploy.errors import DeploymentUntrustedError
+from parnet_deploy.errors import DeploymentError, DeploymentUntrustedError
 from parnet_deploy.input_size import InputSize
 from parnet_deploy.storage import names
 from parnet_deploy.storage.document import seal
@@ -22,6 +27,7 @@ from parnet_deploy.storage.manifest import load_manifest
 from parnet_deploy.storage.signature import Signature, load_signature
 from parnet_deploy.storage.statement import statement
 from tests.storage.states import SPEC
+from tests.storage.test_journal import FaultyDisk
 
 SIGNATURE = Signature(key="0" * 32, value=bytes(range(64)))
 
@@ -183,6 +189,25 @@ def test_a_commit_that_dies_never_leaves_the_new_with_the_old_signature(
     assert (signed / names.JOURNAL).exists(), "died right after the commit point"
     assert Deployment.open(signed).labels == ("x", "b", "c")
     assert load_signature(signed) is None
+
+
+def test_a_disk_that_fails_at_any_call_leaves_old_and_signed_or_new_and_unsigned(
+    signed: Path,
+) -> None:
+    outcomes: Counter[tuple[str, bool]] = Counter()
+    for failing in itertools.count(1):
+        path = signed.parent / f"at{failing}"
+        shutil.copytree(signed, path)
+        with pytest.MonkeyPatch.context() as patch:
+            disk = FaultyDisk(patch, failing, errno.ENOSPC)
+            with suppress(DeploymentError), Deployment.edit(path) as txn:
+                change_labels(txn)
+        labels = Deployment.open(path).labels or ()
+        outcomes[labels[0], load_signature(path) is not None] += 1
+        if disk.calls < failing:
+            break
+    assert set(outcomes) == {("a", True), ("x", False)}
+    assert min(outcomes.values()) > 3
 
 
 def test_signing_what_is_only_staged_is_a_bug(signed: Path) -> None:
