@@ -424,7 +424,7 @@ def test_a_plan_that_was_built_anew_meanwhile_takes_over_as_it_is(
         files = read_plan(Deployment.open(own_toy), other)
         with Deployment.edit(own_toy) as txn:  # another placement under the same key
             for name in (*files.plan.engines.values(), "canary.npz", "build.json"):
-                source = files.engines["all"].parent / name
+                source = files.engines["all"].path.parent / name
                 txn.stage(f"plans/{key}/{name}").write_bytes(source.read_bytes())
             txn.finish_step(f"build:{key}", key="0" * 64, plans={key: {"backend": "tensorrt"}})
         machine.cuda.lose(1)

@@ -9,7 +9,7 @@ import re
 from pathlib import Path, PureWindowsPath
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from parnet_deploy.deployment import Deployment
@@ -147,6 +147,10 @@ def test_a_manifest_leads_nowhere_else(home: Path, name: str) -> None:
     name=st.one_of(any_names, st.sampled_from(HOSTILE)),
     where=st.sampled_from(["remove", "place", "staging"]),
 )
+@example(name=names.SIGNATURE, where="place")
+@example(name="../outside", where="place")
+@example(name="../outside", where="remove")
+@example(name="../x", where="staging")
 def test_a_journal_leads_nowhere_else(home: Path, name: str, where: str) -> None:
     """A journal is completed by whoever opens the deployment: it must not move or remove others."""
     hostile = names.artifact_problem(name) is not None
