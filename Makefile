@@ -118,6 +118,9 @@ test-gpu: ## Run the tests that need a GPU; none may be skipped for want of one 
 test-page: $(READY) ## Run the tests of the page; those in a browser may not be skipped (Chromium)
 	PARNET_REQUIRE_BROWSER=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/serve/page
 
+test-embed: $(READY) ## Build and run the programs in C and C++; none may be skipped for want of a compiler
+	$(QUIET) PARNET_REQUIRE_COMPILER=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/capi tests/examples
+
 overload: $(READY) ## Serve 200 clients with a queue of 64 for OVERLOAD_SECONDS (30); nothing else may run
 	$(QUIET) $(BIN)/python -m tests.serve.load.overload
 
@@ -153,6 +156,7 @@ build: $(READY) ## Build the wheel and the source distribution into dist/
 	rm -rf build
 
 check: export PARNET_REQUIRE_STUBS := 1
+check: export PARNET_REQUIRE_COMPILER := 1
 check: lint test-all docs build ## What every change must pass; CI runs conformance and test-ray too
 
 bench: $(READY) ## Measure everything in benchmarks/ on ParNet-S (minutes; nothing else may run)

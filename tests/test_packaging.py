@@ -18,6 +18,10 @@ import parnet_deploy
 
 ROOT = Path(__file__).parents[1]
 BUILD_FILES = ("setup.cfg", "pyproject.toml", "MANIFEST.in", "LICENSE", "CHANGELOG.md")
+DATA_SUFFIXES = {
+    *(".html", ".css", ".js", ".json", ".proto", ".binpb"),
+    *(".h", ".c", ".txt", ".cmake"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,7 @@ def test_wheel_holds_every_module_and_nothing_else(wheel: zipfile.ZipFile) -> No
     expected |= {  # data files that a package directory ships next to its code
         path.relative_to(ROOT).as_posix()
         for path in package.rglob("*")
-        if path.suffix in {".html", ".css", ".js", ".json", ".proto", ".binpb"}
+        if path.suffix in DATA_SUFFIXES
     }
     inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert inside == expected

@@ -13,7 +13,7 @@ from tests.docs.printed import is_printed
 from tests.docs.shell import Shell
 from tests.docs.syntax import check_command
 
-LANGUAGES = {"console", "python", "sh", "text"}
+LANGUAGES = {"c", "console", "python", "sh", "text"}
 MARKS = ("", "figures vary", "prints", "exit 1", "exit 2", "exit 3")
 BLOCKS = [block for page in PAGES for block in read_blocks(page)]
 
@@ -78,7 +78,7 @@ def test_no_block_goes_unchecked(block: Block) -> None:
     if block.run_by:
         text = (ROOT / block.run_by).read_text(encoding="utf-8")
         assert block.page.name in text, f"{block.run_by} does not know the page"
-    if block.language == "sh":
+    if block.language in ("c", "sh"):
         assert block.run_by
     if block.language == "python":
         compile(block.text, str(block), "exec")
