@@ -30,6 +30,7 @@ class Worker {
 
   void run(int frames) noexcept {
     try {
+      const parnet::PythonThread attached;
       runtime_.run_into(image_.data(), logits_.data(), 1);  // the first call is not a fair one
       for (int i = 0; i < frames; ++i) {
         const auto start = std::chrono::steady_clock::now();

@@ -39,4 +39,11 @@ class Python {
   pybind11::gil_scoped_release unlocked_;
 };
 
+// For a thread that calls Python often: its state is made once, and not in each call. Holds no lock.
+class PythonThread {
+ private:
+  pybind11::gil_scoped_acquire attached_;
+  pybind11::gil_scoped_release unlocked_;
+};
+
 }  // namespace parnet

@@ -4,7 +4,6 @@
  * What is decided is decided in bridge.py, whose functions reply (status, message, result) and do
  * not raise. Here is only what Python cannot do: start itself, and take its lock in any thread.
  */
-#define _GNU_SOURCE /* dladdr */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -80,6 +79,32 @@ static parnet_status have_python(void) {
     return status;
 }
 
+static pthread_key_t attached;
+static pthread_once_t attached_once = PTHREAD_ONCE_INIT;
+
+/* The thread ends: let go of what lock_python kept. PyGILState_Ensure may not find it any more, for
+ * glibc may have cleared the slot where Python looks it up. */
+static void detach_thread(void *state) {
+    if (!Py_IsInitialized())
+        return;
+    PyEval_RestoreThread(state);
+    PyThreadState_Clear(state);
+    PyThreadState_DeleteCurrent();
+}
+
+static void make_key(void) { pthread_key_create(&attached, detach_thread); }
+
+/* Take Python's lock. Python has a state for each thread, and would make and drop it in each call,
+ * which takes a quarter as long as a small network; so it is kept until the thread ends. */
+static PyGILState_STATE lock_python(void) {
+    if (!PyGILState_GetThisThreadState()) {
+        pthread_once(&attached_once, make_key);
+        PyGILState_Ensure();
+        pthread_setspecific(attached, PyEval_SaveThread());
+    }
+    return PyGILState_Ensure();
+}
+
 /* An exception that is no reply: Ctrl-C in a host that runs Python, or no memory. */
 static parnet_status interrupted(void) {
     PyObject *kind = PyErr_Occurred(); /* borrowed */
@@ -121,8 +146,8 @@ static parnet_status import_bridge(PyObject **bridge) {
         const char *why = text ? PyUnicode_AsUTF8(text) : NULL;
         fail(PARNET_PYTHON,
              "python: it cannot import parnet_deploy (%s). Install parnet_deploy there, or set "
-             "PARNET_PYTHON to a Python that has it.",
-             why ? why : "no reason given");
+             "PARNET_PYTHON to an executable of Python %d.%d that has it.",
+             why ? why : "no reason given", PY_MAJOR_VERSION, PY_MINOR_VERSION);
         Py_XDECREF(text);
         Py_XDECREF(kind);
         Py_XDECREF(error);
@@ -176,7 +201,7 @@ parnet_status parnet_open(const char *path, const parnet_options *options,
     parnet_options chosen = PARNET_OPTIONS_DEFAULT;
     if (options)
         chosen = *options;
-    PyGILState_STATE lock = PyGILState_Ensure();
+    PyGILState_STATE lock = lock_python();
     PyObject *bridge;
     status = import_bridge(&bridge);
     if (status == PARNET_OK) {
@@ -200,7 +225,7 @@ parnet_status parnet_describe(parnet_runtime *runtime, parnet_description *descr
         return status;
     if (!description)
         return fail(PARNET_INPUT, "parnet_describe: got null, expected where the answer goes.");
-    PyGILState_STATE lock = PyGILState_Ensure();
+    PyGILState_STATE lock = lock_python();
     PyObject *members;
     status = take(PyObject_CallMethod((PyObject *)runtime, "describe", NULL), &members);
     if (status == PARNET_OK) {
@@ -226,7 +251,7 @@ parnet_status parnet_run_size_into(parnet_runtime *runtime, const float *images,
     parnet_status status = check_handle(runtime);
     if (status != PARNET_OK)
         return status;
-    PyGILState_STATE lock = PyGILState_Ensure();
+    PyGILState_STATE lock = lock_python();
     status = take(PyObject_CallMethod((PyObject *)runtime, "run", "KKiii",
                                       (unsigned long long)(uintptr_t)images,
                                       (unsigned long long)(uintptr_t)logits, (int)n, (int)height,
@@ -249,7 +274,7 @@ parnet_status parnet_close(parnet_runtime *runtime) {
     parnet_status status = check_handle(runtime);
     if (status != PARNET_OK)
         return status;
-    PyGILState_STATE lock = PyGILState_Ensure();
+    PyGILState_STATE lock = lock_python();
     status = take(PyObject_CallMethod((PyObject *)runtime, "close", NULL), NULL);
     PyGILState_Release(lock);
     return status;

@@ -130,6 +130,31 @@ static int at_once(const char *target) {
     return same;
 }
 
+static void *run_once(void *unused) {
+    float *logits = floats(classes);
+    if (parnet_run_into(runtime, images, logits, 1) != PARNET_OK)
+        abort();
+    free(logits);
+    return unused;
+}
+
+static void many_threads(int number) {
+    for (int i = 0; i < number; i++) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, run_once, NULL) || pthread_join(thread, NULL))
+            abort();
+    }
+}
+
+/* Memory of this process, in pages. */
+static long resident(void) {
+    long all, here;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (!file || fscanf(file, "%ld %ld", &all, &here) != 2 || fclose(file))
+        abort();
+    return here;
+}
+
 static void close_at_work(void) {
     pthread_t threads[THREADS];
     int calls = 0;
@@ -172,6 +197,10 @@ int main(int number, char **arguments) {
 
     refused_runs();
     printf("threads agree\t%d\t\n", at_once(arguments[4]));
+    many_threads(100);
+    long before = resident();
+    many_threads(1000);
+    printf("pages of ended threads\t%ld\t\n", resident() - before);
     close_at_work();
     say("close again", parnet_close(runtime));
     float logit[1];

@@ -131,6 +131,11 @@ def test_closing_lets_calls_in_flight_end_and_refuses_the_rest(said) -> None:
     assert said["thread refused"] == [(int(Status.BACKEND), "")] * 4
 
 
+def test_a_thread_that_has_ended_keeps_nothing(said) -> None:
+    ((pages, _),) = said["pages of ended threads"]
+    assert pages < 500  # of 1000 threads, each of which had at least four
+
+
 def test_a_plugin_host_with_local_symbols(programs, digits) -> None:
     assert run(programs / "plugin", programs / "libparnet_deploy.so", digits) == "0 \n"
 

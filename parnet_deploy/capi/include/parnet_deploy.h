@@ -19,7 +19,8 @@
  *
  * Threads: every function may be called from any thread, and must not be called by one that holds
  * a lock which Python code waits for. Up to `slots` calls of parnet_run_into compute at the same
- * time; the others wait. A process that forks must open its runtimes afterwards.
+ * time; the others wait. A thread that has called keeps some of Python's memory until it ends. A
+ * process that forks must open its runtimes afterwards.
  *
  * Ownership: memory that you pass stays yours. A handle stays valid for good: after parnet_close a
  * call is refused, not undefined.
