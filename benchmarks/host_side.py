@@ -229,7 +229,12 @@ def _report(
         "limit of p99_wall_us": LIMIT_US,
     }
     path = save(
-        "host-side", arms=rows, ratios=[], conditions=conditions, environment=environment, added=added
+        "host-side",
+        arms=rows,
+        ratios=[],
+        conditions=conditions,
+        environment=environment,
+        added=added,
     )
     _print(rows, added)
     Console().print(f"raw: {path}")

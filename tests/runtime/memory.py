@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 SMALL_BYTES = 8192
-"""What a call may hold beside tensors: frames, tuples, a future. Tensors of the tests are larger."""
+"""What a call may hold beside tensors (frames, tuples, a future); those of the tests are larger."""
 
 _GUARD = 64
 _PATTERN = np.uint32(0x7FA5_A5A5)  # a NaN that no arithmetic makes

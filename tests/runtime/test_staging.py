@@ -46,9 +46,9 @@ class Counts:
         self.moves.clear()
 
     def _counted(self, name, real):
-        def call(*arguments):
+        def call(*arguments, **more):
             self.made[name] += 1
-            return real(*arguments)
+            return real(*arguments, **more)
 
         return call
 

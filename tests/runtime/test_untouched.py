@@ -1,12 +1,13 @@
 """After an error the caller's memory is as it was: the image, the logits, and what is around them.
 
-There is no error for NaN: it goes in and comes out. A canary that fails keeps a runtime from opening.
+There is no error for NaN: it goes in and comes out. Where a canary fails no runtime opens.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -60,7 +61,9 @@ def call(rt: Runtime, memory: CallersMemory, **changes: object) -> None:
     rt.run_into(**{"in_ptr": image, "out_ptr": logits, "n": len(memory.image), **changes})
 
 
-def check_refused(rt: Runtime, memory: CallersMemory, error: type, message: str = "") -> None:
+def check_refused(
+    rt: Runtime, memory: CallersMemory, error: type, message: str | None = None
+) -> None:
     """Every way to call raises this, and touches nothing."""
     ways: tuple[Callable[[], object], ...] = (
         lambda: call(rt, memory),
@@ -99,7 +102,9 @@ class TestArguments:
 
     @pytest.mark.parametrize("bad", BAD, ids=str)
     @pytest.mark.parametrize("placement", [one, streams])
-    @pytest.mark.parametrize("open_it", [host_runtime, lambda _, placement: fake_runtime(placement)])
+    @pytest.mark.parametrize(
+        "open_it", [host_runtime, lambda _, placement: fake_runtime(placement)]
+    )
     def test_bad_arguments(self, memory, bad, placement, open_it):
         with open_it(SPEC, placement(SPEC)) as rt:
             with pytest.raises(InputError):
@@ -203,12 +208,9 @@ class TestDevices:
     def test_a_device_that_is_lost(self, memory, device, operations, graphs):
         lost = {device: operations}
         with fake_runtime(streams(SPEC, (0, 1, 2)), graphs=graphs, lose_device=lost) as rt:
-            answered = 0
-            with pytest.raises(DeviceLostError):
+            with suppress(DeviceLostError):
                 for _ in range(10):
                     check_answers(rt, memory)
-                    answered += 1
-            assert answered < 10
             memory.check_untouched()
             check_refused(rt, memory, DeviceLostError)
 

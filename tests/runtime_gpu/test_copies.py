@@ -1,4 +1,4 @@
-"""Copies and allocations of a call on GPUs, counted at the driver; arrays that stay where they are."""
+"""Copies and allocations of a call on GPUs, counted at the driver."""
 
 from __future__ import annotations
 
