@@ -28,6 +28,7 @@ from tiny import INPUT, build_tiny
 
 from parnet_deploy import Runtime
 from parnet_deploy.bench.statistics import interval
+from parnet_deploy.compare import ENGINE_TOLERANCE, compare
 from parnet_deploy.deployment import Deployment
 from parnet_deploy.machine.describe import describe_machine
 from parnet_deploy.reference import Reference
@@ -58,12 +59,14 @@ def main() -> None:
         directory, plan = build_tiny(Path(scratch))
         deployment = Deployment.open(directory)
         reference = read_reference(deployment)
+        memory = [(reference.image.copy(), np.empty_like(reference.logits)) for _ in range(THREADS)]
         for slots in (THREADS, 1):
             with (
                 Runtime.open(directory, plan=plan, slots=slots) as runtime,
                 open_without_engine(deployment, plan, slots) as idle,
             ):
-                arms = make_arms(runtime, idle, bare(deployment, plan), reference, slots)
+                arms = make_arms(runtime, idle, bare(deployment, plan), memory, slots)
+                check(arms, memory, reference)
                 for pause_ms in (PAUSE_MS, 0.0):
                     results[_setting(slots, pause_ms)] = alternate_blocks(
                         arms, rounds=rounds, calls=CALLS, pause_ms=pause_ms
@@ -118,9 +121,16 @@ def bare(deployment: Deployment, plan: str) -> Any:
 
 
 def make_arms(
-    runtime: Runtime, idle: Runtime, session: Any, reference: Reference, slots: int
+    runtime: Runtime,
+    idle: Runtime,
+    session: Any,
+    memory: Sequence[tuple[Array, Array]],
+    slots: int,
 ) -> dict[str, list[Call]]:
-    """A call for each thread of each arm, on memory of its own; each was checked once."""
+    """A call for each thread of each arm, on the thread's own images and logits.
+
+    Owns: the memory stays the caller's, and must outlive the calls, which know its addresses.
+    """
     lock = threading.Lock() if slots == 1 else None
     makers: dict[str, Callable[[Array, Array], Call]] = {
         "run_into": lambda image, logits: partial(
@@ -136,17 +146,25 @@ def make_arms(
         ),
         "nothing": lambda image, logits: _nothing,
     }
-    arms = {}
-    for name, make in makers.items():
-        arms[name] = []
-        for _ in range(THREADS):
-            image, logits = reference.image.copy(), np.full_like(reference.logits, np.nan)
-            call = make(image, logits)
+    return {name: [make(*each) for each in memory] for name, make in makers.items()}
+
+
+def check(
+    arms: Mapping[str, Sequence[Call]],
+    memory: Sequence[tuple[Array, Array]],
+    reference: Reference,
+) -> None:
+    """Hold what each thread of each arm answers against the reference, before anything is timed.
+
+    Raises:
+        CheckFailedError: With the arm.
+    """
+    for name, calls in arms.items():
+        for call, (_, logits) in zip(calls, memory, strict=True):
+            logits[...] = np.nan
             call()
             if name not in ("no engine", "nothing"):
-                np.testing.assert_allclose(logits, reference.logits, rtol=1e-3, atol=1e-5)
-            arms[name].append(call)
-    return arms
+                compare(logits, reference.logits, tolerance=ENGINE_TOLERANCE, what=name).require()
 
 
 def _bind(session: Any, image: Array, logits: Array, lock: threading.Lock | None) -> Call:
