@@ -40,14 +40,16 @@ def run_host(opened: Opened, image: int, logits: int, shape: tuple[int, int, int
     Raises:
         InputError: An address is of a device: to copy it as if it were the host's would crash.
     """
-    for name, address in (("in_ptr", image), ("out_ptr", logits)):
-        device, on_device = opened.executor.locate(address)
-        if on_device:
-            raise InputError(
-                f"{name}: got memory of device {device}, expected host memory where no stream is "
-                "given. Pass the stream in which it is used."
-            )
-    opened.executor.run(image, logits, shape)
+    executor = opened.executor
+    if not executor.home.direct:  # else there is no other memory than the host's
+        for name, address in (("in_ptr", image), ("out_ptr", logits)):
+            device, on_device = executor.locate(address)
+            if on_device:
+                raise InputError(
+                    f"{name}: got memory of device {device}, expected host memory where no stream "
+                    "is given. Pass the stream in which it is used."
+                )
+    executor.run(image, logits, shape)
 
 
 def enqueue_array(opened: Opened, x: object, stream: object) -> DeviceArray:

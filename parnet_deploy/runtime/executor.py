@@ -240,7 +240,12 @@ class Executor:
         try:
             try:
                 mine.extend(map(self._free.get, _ONCE))
-                work(self._usable(mine[0]), *arguments)
+                slot = mine[0]
+                if slot is None or self._closed:
+                    raise self._refusal()
+                if self._lost is not None:
+                    raise DeviceLostError(str(self._lost), self._lost.device)
+                work(slot, *arguments)
             finally:
                 self._give_back(mine)
         except DeviceLostError as error:
@@ -249,13 +254,6 @@ class Executor:
         finally:
             if mine:
                 self._give_back(mine)
-
-    def _usable(self, slot: Slot | None) -> Slot:
-        if slot is None or self._closed:
-            raise self._refusal()
-        if self._lost is not None:
-            raise DeviceLostError(str(self._lost), self._lost.device)
-        return slot
 
     @staticmethod
     def _refusal() -> BackendError:

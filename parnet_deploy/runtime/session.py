@@ -17,7 +17,7 @@ from ..plan import Plan
 from ..spec import ModelSpec
 from .arrays.device_array import DeviceArray
 from .arrays.device_inputs import stream_handle
-from .arrays.inputs import Images, as_images, check_address, check_shape
+from .arrays.inputs import as_images, check_address, check_shape
 from .backend import Backend
 from .device import TimelineEntry
 from .device_calls import answer_array, enqueue_array, run_host
@@ -159,8 +159,8 @@ class Runtime:
         if self._closed:
             raise self._refusal()
         if isinstance(x, np.ndarray):
-            return self._answer(as_images(x, self._spec.in_channels))
-        return self._ask(lambda opened: answer_array(opened, x, stream))
+            return self._ask(Opened.answer, as_images(x, self._spec.in_channels))
+        return self._ask(answer_array, x, stream)
 
     def enqueue(self, x: object, *, stream: object) -> DeviceArray:
         """Compute logits on the device, in the caller's cuda_stream, and return at once.
@@ -226,7 +226,7 @@ class Runtime:
             handle = stream if type(stream) is int else stream_handle(stream)
             self._now.executor.launch(image, logits, shape, handle)
             return
-        self._ask(lambda opened: run_host(opened, image, logits, shape))
+        self._ask(run_host, image, logits, shape)
 
     def submit(self, x: object) -> Future[Logits]:
         """Compute logits in another thread.
@@ -246,7 +246,7 @@ class Runtime:
                 self._pool = ThreadPoolExecutor(
                     self._standby.options.slots, thread_name_prefix="parnet-submit"
                 )
-            return self._pool.submit(self._answer, images)
+            return self._pool.submit(self._ask, Opened.answer, images)
 
     def describe(self) -> dict[str, Any]:
         """What runs here and how, as plain JSON types."""
@@ -295,15 +295,12 @@ class Runtime:
     def __reduce__(self) -> NoReturn:
         raise TypeError("runtime: it cannot be pickled or copied. Open it in the other process.")
 
-    def _answer(self, images: Images) -> Logits:
-        return self._ask(lambda opened: opened.answer(images))
-
-    def _ask(self, call: Callable[[Opened], Answer]) -> Answer:
-        """Make a call; once more on what takes over, if the device is lost and that is wanted."""
+    def _ask(self, call: Callable[..., Answer], *arguments: object) -> Answer:
+        """Call with what is open; again with what takes over, if a device is lost and one may."""
         now = self._now
         while True:
             try:
-                return call(now)
+                return call(now, *arguments)
             except BackendError as error:
                 successor = self._standby.successor(now, error)
                 if successor is None or self._closed:

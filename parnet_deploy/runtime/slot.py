@@ -89,7 +89,7 @@ class Slot:
 
     def run(self, image: int, logits: int, shape: Shape) -> None:
         """See ``Executor.run``."""
-        bound = self._ready(shape)
+        bound = self.bind(shape)
         for binding in bound.images:
             binding.set_address(IMAGE, image)
         self._busy = True
@@ -106,7 +106,7 @@ class Slot:
         """See ``Executor.run_on``."""
         outside = self._devices[device].borrow_stream(handle)
         with closing(outside), self._home.current():
-            bound = self._ready(shape)
+            bound = self.bind(shape)
             self._image, self._logits = image, self._result
             self._busy = True
             self._finish((*self._behind(outside, device), *bound.free), logits, bound)
@@ -115,7 +115,7 @@ class Slot:
         """See ``Executor.launch``."""
         outside = self._home.borrow_stream(handle)
         with closing(outside), self._home.current():
-            bound = self._ready(shape)
+            bound = self.bind(shape)
             self._busy = True
             try:
                 if bound.body is not None and outside.launchable:
@@ -133,7 +133,12 @@ class Slot:
                 raise
 
     def bind(self, shape: Shape) -> Bound:
-        """Prepare the program for a shape, or find it prepared."""
+        """Prepare the program for a shape, or find it prepared.
+
+        Nothing is left then of a call that was interrupted.
+        """
+        if self._busy:
+            self._drain()
         if shape in self.bound:
             self.bound.move_to_end(shape)
             return self.bound[shape]
@@ -156,12 +161,6 @@ class Slot:
         """Wait for what is still enqueued, then free everything. Idempotent."""
         self._drain()
         self._resources.close()
-
-    def _ready(self, shape: Shape) -> Bound:
-        """The prepared program; nothing is left of a call that was interrupted."""
-        if self._busy:
-            self._drain()
-        return self.bind(shape)
 
     def _behind(self, outside: Stream, device: int) -> tuple[Call, ...]:
         """What lets the main lane go on behind a caller's stream, and behind the call before."""
