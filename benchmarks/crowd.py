@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from parnet_deploy.bench.result import Interval
+from parnet_deploy.bench.statistics import interval
+
 Call = Callable[[], object]
 
 WARM_UP = 10
@@ -45,6 +48,16 @@ def alternate_blocks(
         for name in arms if done % 2 == 0 else reversed(arms):
             blocks[name].append(_time_block(arms[name], calls, pause_ms, seed=done))
     return blocks
+
+
+def quantiles(blocks: Sequence[Block], what: str, q: float) -> NDArray[np.float64]:
+    """Of ``wall_us`` or ``cpu_us``, one for each block."""
+    return np.array([np.quantile(getattr(block, what), q) for block in blocks])
+
+
+def added_by(ours: Sequence[Block], base: Sequence[Block], what: str, q: float) -> Interval:
+    """How far a quantile of ours lies above that of the base: the median over the rounds."""
+    return interval(list(quantiles(ours, what, q) - quantiles(base, what, q)))
 
 
 def _time_block(arm: Sequence[Call], calls: int, pause_ms: float, seed: int) -> Block:

@@ -1,6 +1,6 @@
 """What ``Runtime`` adds to one call of the bare session while 8 threads call.
 
-python benchmarks/host_side.py [--rounds 20]
+python benchmarks/host_side.py [--rounds 15]
 
 Each arm of ours has a bare one that does as much with ONNX Runtime alone: ``run_into`` beside a
 binding to preallocated memory for each thread, the call beside ``InferenceSession.run``. With one
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from crowd import Block, Call, alternate_blocks
+from crowd import Block, Call, added_by, alternate_blocks, quantiles
 from numpy.typing import NDArray
 from report import save
 from rich.console import Console
@@ -27,7 +27,6 @@ from rich.table import Table
 from tiny import INPUT, build_tiny
 
 from parnet_deploy import Runtime
-from parnet_deploy.bench.statistics import interval
 from parnet_deploy.compare import ENGINE_TOLERANCE, compare
 from parnet_deploy.deployment import Deployment
 from parnet_deploy.machine.describe import describe_machine
@@ -40,7 +39,7 @@ from parnet_deploy.steps import read_reference
 
 THREADS = 8
 CALLS = 150  # of each thread in a block: 1200 samples for each p99
-PAUSE_MS = 4.0  # of each thread: together they keep a third of one core busy or less
+PAUSE_MS = 3.0  # of each thread, on average: together they keep a quarter of one core busy
 LIMIT_US = 50
 PAIRS = {"run_into": "bare, bound memory", "call": "bare, fresh logits", "no engine": "nothing"}
 """Each of our arms and its bare one."""
@@ -51,7 +50,7 @@ Array = NDArray[np.float32]
 def main() -> None:
     """Measure and write ``host-side.json``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
     environment = describe_machine()
     results: dict[str, dict[str, list[Block]]] = {}
@@ -206,17 +205,6 @@ def _setting(slots: int, pause_ms: float) -> str:
     return f"{THREADS} threads, {slots} slot{'s' * (slots > 1)}, {pace}"
 
 
-def _quantiles(blocks: Sequence[Block], what: str, q: float) -> NDArray[np.float64]:
-    """Of each block."""
-    return np.array([np.quantile(getattr(block, what), q) for block in blocks])
-
-
-def _added(arms: Mapping[str, Sequence[Block]], ours: str, what: str, q: float) -> Any:
-    """How much the quantile of ours lies above that of the bare arm: median over the rounds."""
-    above = _quantiles(arms[ours], what, q) - _quantiles(arms[PAIRS[ours]], what, q)
-    return interval(list(above))
-
-
 def _report(
     results: Mapping[str, Mapping[str, Sequence[Block]]],
     rounds: int,
@@ -229,11 +217,11 @@ def _report(
             for what in ("wall_us", "cpu_us"):
                 for q in (0.5, 0.99):
                     key = f"p{round(100 * q)}_{what}"
-                    row[key] = [round(float(v), 2) for v in _quantiles(blocks, what, q)]
+                    row[key] = [round(float(v), 2) for v in quantiles(blocks, what, q)]
             rows.append(row)
         for ours, base in PAIRS.items():
             figures = {
-                f"p{round(100 * q)}_{what}": _added(arms, ours, what, q)
+                f"p{round(100 * q)}_{what}": added_by(arms[ours], arms[base], what, q)
                 for what in ("wall_us", "cpu_us")
                 for q in (0.5, 0.99)
             }
@@ -263,14 +251,24 @@ def _print(rows: Sequence[Mapping[str, Any]], added: Sequence[Mapping[str, Any]]
     p99 = {(r["setting"], r["name"]): float(np.median(r["p99_wall_us"])) for r in rows}
     for setting in dict.fromkeys(row["setting"] for row in rows):
         table = Table(title=f"{setting}: microseconds over the bare arm, with 95 % intervals")
-        for column in ("arm", "p50", "bare", "p50 added", "p99", "bare", "p99 added", "CPU added"):
+        for column in (
+            "arm",
+            "p50",
+            "bare",
+            "p50 added",
+            "p99",
+            "bare",
+            "p99 added",
+            "CPU p50",
+            "CPU p99",
+        ):
             table.add_column(column, justify="left" if column == "arm" else "right")
         for row in (row for row in added if row["setting"] == setting):
             ours, base = (setting, row["arm"]), (setting, row["base"])
             cells = [f"{p50[ours]:.0f}", f"{p50[base]:.0f}", _text(row["p50_wall_us"])]
             cells += [f"{p99[ours]:.0f}", f"{p99[base]:.0f}", _text(row["p99_wall_us"])]
-            table.add_row(row["arm"], *cells, _text(row["p50_cpu_us"]))
-        Console(width=120).print(table)
+            table.add_row(row["arm"], *cells, _text(row["p50_cpu_us"]), _text(row["p99_cpu_us"]))
+        Console(width=150).print(table)
 
 
 def _text(figure: Mapping[str, float]) -> str:
