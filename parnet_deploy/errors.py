@@ -16,6 +16,7 @@
     │   ├── EngineBuildError          building an engine failed
     │   ├── EngineLoadError           an engine file cannot be loaded here
     │   ├── ExecutionError            one run failed; the next may succeed
+    │   │   └── TimedOutError         its engines did not come back in time
     │   ├── OutOfMemoryError          the device has too little memory
     │   └── DeviceLostError           sticky: the device must not be used again
     ├── ServeError                    the server cannot start: address, token, certificate
@@ -103,6 +104,14 @@ class OutOfMemoryError(BackendError):
 
 class ExecutionError(BackendError):
     """One run failed. Buffers of the caller are untouched; the next run may succeed."""
+
+
+class TimedOutError(ExecutionError):
+    """The engines did not come back within the time limit of the runtime.
+
+    Buffers of the caller are untouched, and nothing reads or writes them later. What was given up may
+    still run; until it comes back its slot is out of use.
+    """
 
 
 class DeviceLostError(BackendError):

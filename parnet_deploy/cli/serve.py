@@ -137,6 +137,20 @@ JSON: one line when it is ready: url, grpc, metrics (null: not there), pid, mode
     help="Look this often for deployments that were changed on disk, and take them.",
 )
 @click.option(
+    "--engine-timeout-ms",
+    type=FiniteRange(1),
+    help="Give a run up that takes longer: not ready until its engine comes back.",
+)
+@click.option(
+    "--prove-every",
+    type=FiniteRange(1, 86_400),
+    metavar="SECONDS",
+    help="Run the canary again this often; not ready any more if its logits are wrong.",
+)
+@click.option(
+    "--check-finite", is_flag=True, help="Fail a request rather than answer NaN or infinities."
+)
+@click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
@@ -159,6 +173,9 @@ def command(
     max_image_mpix: int,
     drain_seconds: float,
     watch: float | None,
+    engine_timeout_ms: float | None,
+    prove_every: float | None,
+    check_finite: bool,
     log_format: str,
     **listen: Any,
 ) -> None:
@@ -185,12 +202,18 @@ def command(
     options = _server_options(drain_s=drain_seconds, **listen)
     if ray is not None and watch is not None:
         raise click.UsageError("--watch is not for a Ray cluster. Send SIGHUP after a change.")
+    if ray is not None and (engine_timeout_ms or prove_every or check_finite):
+        raise click.UsageError(
+            "--engine-timeout-ms, --prove-every and --check-finite are not for a Ray cluster yet. "
+            "Leave them out."
+        )
     options.address()  # what cannot be, before anything is built
     service_options = ServiceOptions(
         max_queue=max_queue,
         max_delay_ms=max_delay_ms,
         deadline_s=deadline_ms / 1e3,
         max_image_pixels=max_image_mpix * 1_000_000,
+        prove_every_s=prove_every or 0.0,
     )
     if ray is not None:
         ray.check(options)
@@ -216,7 +239,15 @@ def command(
         _end(common, drained=serve_on_ray(common, ray, source, options))
         return
     models = [
-        ModelOptions(path=path, backend=backend, plan=plan, slots=slots, threads=threads)
+        ModelOptions(
+            path=path,
+            backend=backend,
+            plan=plan,
+            slots=slots,
+            threads=threads,
+            timeout_s=None if engine_timeout_ms is None else engine_timeout_ms / 1e3,
+            check_finite=check_finite,
+        )
         for path in directories
     ]
     findings = [found for found in examine(common.root) if found.group in _GROUPS]

@@ -30,7 +30,7 @@ def answer_array(opened: Opened, x: object, stream: object) -> Logits:
     behind = reader if source.stream is None else source.stream
     where = _check_device(opened, source.device)
     assert behind is not None  # without a reader a source names a stream
-    executor.run_on(source.address, address_of(logits), source.shape, behind, where)
+    opened.host.run_on(source.address, address_of(logits), source.shape, behind, where)
     return logits
 
 
@@ -47,7 +47,7 @@ def run_host(opened: Opened, image: int, logits: int, shape: tuple[int, int, int
                 f"{name}: got memory of device {device}, expected host memory where no stream is "
                 "given. Pass the stream in which it is used."
             )
-    opened.executor.run(image, logits, shape)
+    opened.host.run(image, logits, shape)
 
 
 def enqueue_array(opened: Opened, x: object, stream: object) -> DeviceArray:

@@ -35,6 +35,18 @@ class Executor:
     Owns: streams, events and buffers. Borrows: devices and engines, which the caller closes after
     the executor.
 
+    Args:
+        spec: The network.
+        placement: Its segments.
+        devices: By ordinal.
+        engines: By segment.
+        input_size: Sizes to accept.
+        max_batch: Largest batch to accept.
+        slots: Calls that run at once.
+        program: What to run; None: what the placement compiles to.
+        check_finite: Whether ``run`` and ``run_on`` refuse to hand over NaN and infinities.
+        where: For messages.
+
     Raises:
         SpecError: The placement does not compute the network.
         OutOfMemoryError: The buffers of so many slots do not fit.
@@ -51,6 +63,8 @@ class Executor:
         max_batch: int = 1,
         slots: int = 1,
         program: Program | None = None,
+        check_finite: bool = False,
+        where: str = "executor",
     ) -> None:
         check_placement(placement, spec)
         check_count("slots", slots)
@@ -59,6 +73,7 @@ class Executor:
         direct = [ordinal for ordinal in placement.devices if devices[ordinal].direct]
         self.program = program or compile_program(placement, spec, direct)
         self._spec, self._size, self._max_batch = spec, input_size, max_batch
+        self.slots, self.largest = slots, (max_batch, *input_size.high)
         self._devices = {ordinal: devices[ordinal] for ordinal in placement.devices}
         self.home = self._devices[self.program.main.device]
         self._intakes: dict[int, Any] = {}
@@ -77,7 +92,9 @@ class Executor:
                     placement=placement,
                     devices=devices,
                     engines=engines,
-                    largest=(max_batch, *input_size.high),
+                    largest=self.largest,
+                    check_finite=check_finite,
+                    where=where,
                 )
                 self._slots.append(slot)
             if input_size.fixed:
@@ -202,7 +219,7 @@ class Executor:
                 route = {"from": step.lane.device, "to": step.target, "max_bytes": nbytes}
                 copies.append({"tensor": step.name, **route})
         return {
-            "slots": len(self._slots),
+            "slots": self.slots,
             "mode": mode,
             "mode_reason": why_not,
             "main": {"device": self.program.main.device, "lane": self.program.main.lane},

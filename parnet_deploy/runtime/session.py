@@ -56,6 +56,8 @@ class Runtime:
         trace: bool = False,
         on_device_lost: OnDeviceLost = "refuse",
         packed_devices: bool = False,
+        timeout_s: float | None = None,
+        check_finite: bool = False,
     ) -> Runtime:
         """Open the best built plan that this machine can run; ``describe`` and the log say which.
 
@@ -71,6 +73,13 @@ class Runtime:
                 down to the CPU; the call in which it happens takes as long as opening that.
             packed_devices: Number each plan's devices from 0, in their order, whatever GPUs it was
                 built on: for a process that sees only those it may use, as under Ray.
+            timeout_s: How long a call may take once its turn has come, from the canary on; the first
+                of each shape takes longer. Beyond it the caller gets ``TimedOutError`` and his memory
+                back, and the slot is out of use until its engines come back. Calls then run in
+                threads of the runtime, on a copy of the image: some tens of us more for each. Not
+                for work in a caller's stream (``enqueue``, ``run_into``), which nobody waits for.
+            check_finite: Raise ``ExecutionError`` rather than hand over NaN or infinities, also
+                those of a NaN in the input: a few us for each call. Not in a caller's stream.
 
         Raises:
             DeploymentError: There is no deployment, no such plan, or a file was changed.
@@ -78,7 +87,12 @@ class Runtime:
             CheckFailedError: The plan's canary input gave other logits than when it was built.
         """
         options = OpenOptions(
-            slots=slots, threads=threads, trace=trace, packed_devices=packed_devices
+            slots=slots,
+            threads=threads,
+            trace=trace,
+            packed_devices=packed_devices,
+            timeout_s=timeout_s,
+            check_finite=check_finite,
         )
         standby = Standby(options, on_device_lost, path=Path(path).absolute())
         opened = Deployment.read(
@@ -98,6 +112,8 @@ class Runtime:
         threads: int | None = None,
         trace: bool = False,
         on_device_lost: OnDeviceLost = "refuse",
+        timeout_s: float | None = None,
+        check_finite: bool = False,
     ) -> Runtime:
         """Open engines that are not in a deployment (yet), as the builder does to measure them.
 
@@ -110,12 +126,21 @@ class Runtime:
             threads: See ``open``.
             trace: See ``open``.
             on_device_lost: See ``open``; there is no other plan than this one.
+            timeout_s: See ``open``.
+            check_finite: See ``open``.
 
         Raises:
             SpecError: The placement does not compute the network, or no slot or thread was given.
             BackendError: The plan does not run on this machine.
         """
-        options = OpenOptions(slots=slots, threads=threads, trace=trace, loader=backend)
+        options = OpenOptions(
+            slots=slots,
+            threads=threads,
+            trace=trace,
+            timeout_s=timeout_s,
+            check_finite=check_finite,
+            loader=backend,
+        )
         standby = Standby(options, on_device_lost)
         return cls(open_plan(spec, plan, files, options), standby)
 
@@ -153,6 +178,7 @@ class Runtime:
         Raises:
             InputError: Shape, dtype, device or batch is not accepted.
             ExecutionError: This run failed; the next may succeed.
+            TimedOutError: The engines did not come back in time, if there is a limit.
             DeviceLostError: The device is gone; open the runtime again.
             BackendError: The runtime is closed.
         """
@@ -248,6 +274,27 @@ class Runtime:
                 )
             return self._pool.submit(self._answer, images)
 
+    def prove(self) -> dict[str, Any]:
+        """Run the canary again, the input stored when the plan was built, on the engines as they are.
+
+        It takes the time and the slot of one call.
+
+        Returns: The error and the tolerance, as plain JSON types.
+
+        Raises:
+            CheckFailedError: They compute something else by now. Whether to go on is the caller's
+                to decide: the runtime itself goes on.
+            DeploymentError: The plan has no canary.
+        """
+        if self._closed:
+            raise self._refusal()
+        return self._ask(Opened.prove)
+
+    @property
+    def stuck(self) -> int:
+        """Slots out of use, because their engines did not come back in ``timeout_s``."""
+        return self._now.stuck
+
     def describe(self) -> dict[str, Any]:
         """What runs here and how, as plain JSON types."""
         now = self._now
@@ -276,6 +323,9 @@ class Runtime:
 
     def close(self) -> None:
         """Wait for the work in flight, then free everything. Idempotent; later calls are refused.
+
+        With ``timeout_s`` it waits for no call longer than that. If one is stuck, the log says what
+        is left behind: engines, buffers and a thread, which are freed should it ever come back.
 
         Do not call it from a callback of a future: it would wait for itself.
         """

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 
-from ..errors import BackendError, OutOfMemoryError
+from ..errors import BackendError, ExecutionError, OutOfMemoryError
 from ..placement import Placement, Segment
 from ..spec import IMAGE, LOGITS, ModelSpec
 from .bound import Bound, Call, Capturer, Mode, worst_mode
 from .device import Binding, Buffer, Device, Engine, Event, Stream, Tensor
+from .finite import FiniteCheck
 from .program import Lane, Program, Step
 
 Shape = tuple[int, int, int]
@@ -38,6 +39,8 @@ class Slot:
         devices: Mapping[int, Device],
         engines: Mapping[str, Engine],
         largest: Shape,
+        check_finite: bool = False,
+        where: str = "slot",
     ) -> None:
         self.bound: OrderedDict[Shape, Bound] = OrderedDict()
         self.nbytes = 0
@@ -45,6 +48,7 @@ class Slot:
         self._busy = False  # work may be left from a call that was interrupted
         self._outside = False  # work may be left in a caller's stream; ``_done`` is behind it
         self._index, self._program = index, program
+        self._check_finite, self._where = check_finite, where
         self._devices, self._engines = dict(devices), engines
         self._tensors = spec.tensors
         self._segments = {segment.name: segment for segment in placement.segments}
@@ -184,6 +188,11 @@ class Slot:
         except BaseException:
             self._drain()
             raise
+        if bound.finite is not None and not bound.finite():
+            raise ExecutionError(
+                f"{self._where}: got logits with NaN or infinities, expected finite numbers. Look for "
+                "them in the input; if it has none, run: parnet-deploy verify."
+            )
         ctypes.memmove(logits, self._result, bound.logits_bytes)
 
     def _launch_graph(self, bound: Bound, image: int, logits: int, outside: Stream) -> None:
@@ -230,14 +239,16 @@ class Slot:
             for name, segment in self._segments.items()
             if IMAGE in segment.inputs and self._devices[segment.device].direct
         ]
+        logits_bytes = self._tensor_bytes(LOGITS, shape)
         return Bound(
             staged=staged.calls,
             free=free.calls,
             body=free.body,
             images=tuple(images),
-            logits_bytes=self._tensor_bytes(LOGITS, shape),
+            logits_bytes=logits_bytes,
             image_bytes=self._tensor_bytes(IMAGE, shape),
             mode=worst_mode((staged.mode, staged.why_not), (free.mode, free.why_not)),
+            finite=FiniteCheck(self._result, logits_bytes) if self._check_finite else None,
             resources=made.pop_all(),
         )
 

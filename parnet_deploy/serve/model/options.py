@@ -20,3 +20,5 @@ class ModelOptions:
     threads: int | None = None
     on_device_lost: OnDeviceLost = "refuse"
     packed_devices: bool = False
+    timeout_s: float | None = None
+    check_finite: bool = False

@@ -56,6 +56,8 @@ class ServedModel:
                 threads=options.threads,
                 on_device_lost=options.on_device_lost,
                 packed_devices=options.packed_devices,
+                timeout_s=options.timeout_s,
+                check_finite=options.check_finite,
             )
             try:
                 if Deployment.open(options.path).digest == found.digest:
@@ -96,6 +98,15 @@ class ServedModel:
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits of a batch; see ``Runtime``."""
         return self.runtime(images)
+
+    def prove(self) -> None:
+        """Run the canary again; see ``Runtime.prove``. Takes as long as a run."""
+        self.runtime.prove()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether no run can begin, because of engines that do not come back."""
+        return self.runtime.stuck >= self.options.slots
 
     def close(self) -> None:
         """Wait for the runs in flight, then free the engines. Idempotent."""

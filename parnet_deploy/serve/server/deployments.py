@@ -56,11 +56,12 @@ class DeploymentServer(Server):
     async def reload(self, *, again: bool = True) -> list[str]:
         """Take each deployment that was changed on disk into service; names of those.
 
-        No request is lost. If one cannot be opened, what was served goes on.
+        One that cannot answer any more, as its device is lost or its engines hang or are wrong, is
+        opened again where ``again`` is. No request is lost. If one cannot be opened, what was served goes on.
 
         Args:
-            again: Try also one that could not be opened before and has not changed since; False:
-                what it raised then is raised again.
+            again: Somebody asked. Try also one that could not be opened before and has not changed
+                since; False: what it raised then is raised again.
 
         Raises:
             ParnetDeployError: One cannot be read or opened; those before it were taken.
@@ -68,7 +69,8 @@ class DeploymentServer(Server):
         changed = []
         for name, model in zip(self.service.models, self._models, strict=True):
             digest = await asyncio.to_thread(_digest, model)
-            if digest != self.service.model_card(name)["digest"]:
+            known = self.service.model_card(name)["digest"]
+            if digest != known or (again and self.service.trouble(name)):
                 await self._take(name, digest, again=again)
                 changed.append(name)
         return changed
