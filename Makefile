@@ -121,8 +121,8 @@ test-page: $(READY) ## Run the tests of the page; those in a browser may not be 
 overload: $(READY) ## Serve 200 clients with a queue of 64 for OVERLOAD_SECONDS (30); nothing else may run
 	$(QUIET) $(BIN)/python -m tests.serve.load.overload
 
-soak: $(READY) ## Serve at 80 % of capacity for SOAK_MINUTES (10), every answer checked, growth bounded
-	$(QUIET) $(BIN)/python -m tests.serve.load.soak
+soak: $(READY) ## Everything at once, with random faults, for SOAK_MINUTES (60): nothing lost, no growth
+	$(QUIET) $(BIN)/python -m tests.soak.soak
 
 fuzz: $(READY) ## Send malformed requests to a real server, FUZZ_EXAMPLES (3000) for each test
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-3000} $(QUIET) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/serve/fuzz

@@ -1,0 +1,172 @@
+"""An hour of everything at once, with random faults: ``make soak``.
+
+A server under REST and gRPC clients at a steady rate, and a program with a runtime of its own. Meanwhile
+engines fail, write NaN and hang; clients break off, are killed and send nonsense; deployments are
+replaced. At the end nothing may be lost, wrong, grown or slower.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.serve.load.deployments import make_deployment
+from tests.serve.load.known import Known, make_known
+from tests.serve.load.overload import broken
+from tests.serve.load.processes import Running, drive, report_of, serving, start, start_clients
+from tests.serve.load.soak import GROWTH
+from tests.serve.load.watch import Watch, look
+from tests.soak.random_faults import TIMEOUT_S
+from tests.soak.swaps import Operator
+
+SHARE = 0.3
+"""Of what the server can do alone: the rest is for swaps, vandals and the other program."""
+CLIENTS = {"rest": 4, "grpc": 4}
+EMBEDDED_PER_S, VANDALS_PER_S = 10.0, 4.0  # of each thread
+SERVICE = {"max_queue": 64, "prove_every_s": 5.0}
+MODEL = {"timeout_s": TIMEOUT_S, "check_finite": True}
+SLOWER = 4.0
+"""How many times the 99th percentile of the last third may be that of the first."""
+
+
+def soak(deployment: Path, known: Known, directory: Path, *, seconds: float) -> dict[str, Any]:
+    """Run it all for so long; the report."""
+    more = {"service": SERVICE, "model": MODEL, "module": "tests.soak.serve_faulty"}
+    with serving([deployment], directory, **more) as running:
+        found = _load(running, deployment, known, directory, seconds)
+        (found["after"],) = drive(running, known, directory, {**CLIENTS, "each": 5, "failures": True})
+        found["metrics"] = _metrics(running)
+        found["complaints"] = _complaints(running.complaints())
+    return found
+
+
+def _load(
+    running: Running, deployment: Path, known: Known, directory: Path, seconds: float
+) -> dict[str, Any]:
+    warm_s = min(10.0, max(3.0, seconds / 20))
+    (capacity,) = drive(running, known, directory, {**CLIENTS, "seconds": warm_s, "failures": True})
+    rate = SHARE * capacity["ok_per_s"]
+    path, own = directory / "known.npz", directory / "embedded"
+    own.mkdir(exist_ok=True)
+    ports = {"port": running.port, "grpc_port": running.grpc_port}
+    common = {"known": str(path), "seconds": seconds}
+    mine = {**common, "deployment": str(_copy(deployment, own)), "per_s": EMBEDDED_PER_S}
+    load = {**CLIENTS, "seconds": seconds, "rate": rate, "failures": True}
+    embedded = start("tests.soak.embedded", mine)
+    vandals = start("tests.soak.vandals", {**common, **ports, "per_s": VANDALS_PER_S})
+    clients = start_clients(running, path, load)
+    every_s = min(2.0, seconds / 100)
+    idle = look(running.pid)
+    with (
+        Watch(running.pid, every_s=every_s) as server,
+        Watch(embedded.pid, every_s=every_s) as program,
+        Operator(running, deployment, path, every_s=min(10.0, seconds / 15)) as operator,
+    ):
+        served = report_of(clients)
+    reports = {"embedded": report_of(embedded), "vandals": report_of(vandals)}
+    return {
+        "seconds": seconds,
+        "rate_per_s": rate,
+        "served": served,
+        **reports,
+        "operator": operator.acts,
+        "growth": {
+            "server": {name: server.growth(name) for name in GROWTH},
+            "embedded": {name: program.growth(name) for name in GROWTH},
+        },
+        "rss_mib": {
+            "server": [round(sample.rss_bytes / 2**20, 1) for sample in server.samples],
+            "embedded": [round(sample.rss_bytes / 2**20, 1) for sample in program.samples],
+        },
+        "fds": [idle.fds, look(running.pid).fds],
+    }
+
+
+def problems(found: Mapping[str, Any]) -> list[str]:
+    """What a report shows that must not be."""
+    said = [f"served: {line}" for part in ("served", "after") for line in broken(found[part])]
+    embedded, vandals = found["embedded"], found["vandals"]
+    said += [f"embedded: {line}" for line in embedded["problems"]]
+    said += [f"vandals: {line}" for line in vandals["problems"]]
+    ends, injected = embedded["ends"], embedded["injected"]
+    if ends.get("wrong") or not ends.get("ok"):
+        said.append(f"embedded: {ends.get('wrong', 0)} wrong, {ends.get('ok', 0)} right answers")
+    if ends.get("timed out", 0) < injected.get("hang", 0):
+        said.append("embedded: an engine hung, and nobody was told")
+    for kind in ("fail", "bug", "nan"):
+        lost = injected.get(kind, 0) - ends.get(kind, 0)
+        if not 0 <= lost <= ends.get("timed out", 0):
+            said.append(f"embedded: {injected.get(kind, 0)} {kind}, {ends.get(kind, 0)} told")
+    for name, growth in found["growth"].items():
+        said += [
+            f"{name}: {what} grew by {growth[what]:.0f}, expected at most {limit:.0f}"
+            for what, limit in GROWTH.items()
+            if growth[what] > limit
+        ]
+    for name in ("served", "embedded"):
+        ratio = slower(found[name]["ok_ms_by_thirds"])
+        if ratio > SLOWER:
+            said.append(f"{name}: p99 became {ratio:.1f} times as long, expected at most {SLOWER}")
+    said += [f"metrics: {name} is {value:g}" for name, value in found["metrics"].items() if value]
+    said += [f"the server's log: {line}" for line in found["complaints"]]
+    return said
+
+
+def slower(thirds: list[dict[str, float] | None]) -> float:
+    """The 99th percentile of the last third in units of the first."""
+    first, _, last = thirds
+    return last["p99"] / first["p99"] if first and last else 0.0
+
+
+def _metrics(running: Running) -> dict[str, float]:
+    """What the server says it still owes."""
+    url = f"http://{running.host}:{running.port}/metrics"
+    with urllib.request.urlopen(url, timeout=30) as response:
+        page = response.read().decode()
+    names = ("parnet_serve_in_flight_requests", "parnet_serve_waiting_images")
+    found = {}
+    for name in names:
+        values = re.findall(rf"^{name}\{{[^}}]*\}} (\S+)$", page, flags=re.MULTILINE)
+        found[name] = sum(map(float, values))
+        assert values, page
+    return found
+
+
+def _complaints(log: str) -> list[str]:
+    """Tracebacks that are not of an injected bug."""
+    blocks = re.split(r"(?m)^(?=Traceback )", log)[1:]
+    return [block[:1000] for block in blocks if "(injected)" not in block]
+
+
+def _copy(deployment: Path, directory: Path) -> Path:
+    """The same deployment elsewhere: the other program's own."""
+    return Path(shutil.copytree(deployment, directory / deployment.name, dirs_exist_ok=True))
+
+
+def main() -> int:
+    """Run it for SOAK_MINUTES (60) and print the report; 3 if something does not hold."""
+    seconds = 60 * float(os.environ.get("SOAK_MINUTES", "60"))
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        path = make_deployment(directory)
+        found = soak(path, make_known(path, 16), directory, seconds=seconds)
+    found["problems"] = problems(found)
+    found["slower"] = {
+        part: slower(found[part]["ok_ms_by_thirds"]) for part in ("served", "embedded")
+    }
+    print(json.dumps(found, indent=1))
+    for line in found["problems"]:
+        print(line, file=sys.stderr)
+    return 3 if found["problems"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
