@@ -14,5 +14,5 @@ if __name__ == "__main__":
     faults = RandomFaults(seed=1)
     opened.load_backend = lambda name: FaultyBackend(faults)
     drained = serve(json.loads(sys.argv[1]), on_ready=lambda: setattr(faults, "on", True))
-    print(json.dumps({"injected": faults.counts}), flush=True)
+    print(json.dumps({"injected": faults.counts}), file=sys.stderr)  # the last line of its log
     sys.exit(not drained)

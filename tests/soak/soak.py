@@ -33,6 +33,8 @@ CLIENTS = {"rest": 4, "grpc": 4}
 EMBEDDED_PER_S, VANDALS_PER_S = 10.0, 4.0  # of each thread
 SERVICE = {"max_queue": 64, "prove_every_s": 5.0}
 MODEL = {"timeout_s": TIMEOUT_S, "check_finite": True}
+_EXPECTED = re.compile(r"\(injected\)|NaN or infinities")
+
 SLOWER = 4.0
 """How many times the 99th percentile of the last third may be that of the first."""
 
@@ -44,8 +46,9 @@ def soak(deployment: Path, known: Known, directory: Path, *, seconds: float) -> 
         found = _load(running, deployment, known, directory, seconds)
         (found["after"],) = drive(running, known, directory, {**CLIENTS, "each": 5, "failures": True})
         found["metrics"] = _metrics(running)
-        found["complaints"] = _complaints(running.complaints())
-    return found
+    log = running.complaints()
+    found["complaints"] = _complaints(log)
+    return found | json.loads(log.splitlines()[-1])
 
 
 def _load(
@@ -143,7 +146,7 @@ def _metrics(running: Running) -> dict[str, float]:
 def _complaints(log: str) -> list[str]:
     """Tracebacks that are not of an injected bug."""
     blocks = re.split(r"(?m)^(?=Traceback )", log)[1:]
-    return [block[:1000] for block in blocks if "(injected)" not in block]
+    return [block[:1000] for block in blocks if not _EXPECTED.search(block)]
 
 
 def _copy(deployment: Path, directory: Path) -> Path:

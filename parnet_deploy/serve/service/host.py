@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from ...errors import CheckFailedError, ParnetDeployError
+from ...errors import CheckFailedError, DeviceLostError, ParnetDeployError
 from ..clock import Clock
 from ..model.decoders import Decoders
 from ..model.documents import DEFAULT_PRIORITY, PRIORITY_LEVELS, model_config, model_metadata
@@ -263,11 +263,14 @@ class Host:
         except CheckFailedError as error:
             outcome = "failed"
             generation.scheduler.give_up(error)
-        except ParnetDeployError as error:
+        except Exception as error:
             if generation is not self._now:  # it was closed meanwhile
                 return
             outcome = "error"
-            _LOG.error("model %s: it cannot be proved: %s", self.name, error)
+            if isinstance(error, DeviceLostError):
+                generation.scheduler.give_up(error)
+            trace = not isinstance(error, ParnetDeployError)
+            _LOG.error("model %s: got no proof: %s", self.name, error, exc_info=trace)
         self._metrics.proved(self.name, outcome)
 
     def _ran(self, images: int, run_s: float) -> None:
