@@ -109,8 +109,8 @@ class ExecutionError(BackendError):
 class TimedOutError(ExecutionError):
     """The engines did not come back within the time limit of the runtime.
 
-    Buffers of the caller are untouched, and nothing reads or writes them later. What was given up may
-    still run; until it comes back its slot is out of use.
+    Buffers of the caller are untouched, and nothing reads or writes them later. What was given up
+    may still run; until it comes back its slot is out of use.
     """
 
 

@@ -1,4 +1,4 @@
-"""Threads that make calls for others, each in memory of its own, and say how long they have been at it.
+"""Threads that make calls for others, in memory of their own, and say how long they are at it.
 
 Whoever asked only waits, and may stop waiting at any time: from then on nothing of his is touched.
 """

@@ -16,7 +16,7 @@ class FiniteCheck:
     """
 
     def __init__(self, address: int, nbytes: int) -> None:
-        memory = (ctypes.c_char * nbytes).from_address(address)
+        memory = memoryview((ctypes.c_char * nbytes).from_address(address))
         self._logits = np.frombuffer(memory, dtype=np.float32)
         self._mask = np.empty(self._logits.shape, dtype=np.bool_)
 

@@ -102,7 +102,7 @@ class Opened:
         left = self.host.close(self._free)
         if left:
             _LOG.error(
-                "%s: %d of %d slots did not come back; engines, buffers and threads are left behind",
+                "%s: %d of %d slots did not come back; engines, buffers and threads are left",
                 self.where,
                 left,
                 self.executor.slots,

@@ -73,11 +73,11 @@ class Runtime:
                 down to the CPU; the call in which it happens takes as long as opening that.
             packed_devices: Number each plan's devices from 0, in their order, whatever GPUs it was
                 built on: for a process that sees only those it may use, as under Ray.
-            timeout_s: How long a call may take once its turn has come, from the canary on; the first
-                of each shape takes longer. Beyond it the caller gets ``TimedOutError`` and his memory
-                back, and the slot is out of use until its engines come back. Calls then run in
-                threads of the runtime, on a copy of the image: some tens of us more for each. Not
-                for work in a caller's stream (``enqueue``, ``run_into``), which nobody waits for.
+            timeout_s: How long a call may take once its turn has come, from the canary on; the
+                first of each shape takes longer. Beyond it the caller gets ``TimedOutError`` and
+                his memory back, and the slot is out of use until its engines come back. Calls then
+                run in threads of the runtime, on a copy of the image: COST more for each. Not
+                for work in a caller's stream (``enqueue``, ``run_into``): nobody waits for that.
             check_finite: Raise ``ExecutionError`` rather than hand over NaN or infinities, also
                 those of a NaN in the input: a few us for each call. Not in a caller's stream.
 
@@ -275,7 +275,7 @@ class Runtime:
             return self._pool.submit(self._answer, images)
 
     def prove(self) -> dict[str, Any]:
-        """Run the canary again, the input stored when the plan was built, on the engines as they are.
+        """Run the canary again, the input stored when the plan was built, on the engines of now.
 
         It takes the time and the slot of one call.
 

@@ -190,8 +190,8 @@ class Slot:
             raise
         if bound.finite is not None and not bound.finite():
             raise ExecutionError(
-                f"{self._where}: got logits with NaN or infinities, expected finite numbers. Look for "
-                "them in the input; if it has none, run: parnet-deploy verify."
+                f"{self._where}: got logits with NaN or infinities, expected finite numbers. Look "
+                "for them in the input; if it has none, run: parnet-deploy verify."
             )
         ctypes.memmove(logits, self._result, bound.logits_bytes)
 

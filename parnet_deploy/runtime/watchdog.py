@@ -1,8 +1,9 @@
 """Calls that are given up if their engines do not come back in time.
 
-Nothing can stop an engine that hangs: no thread can be, nor a GPU. What can be promised is that its
-caller goes on, and that the engine, should it ever come back, finds nothing of the caller's to read or
-write. So a watched call runs in a thread of its own, on memory of its own, and its caller only waits.
+Nothing can stop an engine that hangs, neither on a CPU nor on a GPU. What can be promised is that
+its caller goes on, and that the engine, should it ever come back, finds nothing of the caller's to
+read or write. So a watched call runs in another thread, on memory of that thread, and its caller
+only waits.
 """
 
 from __future__ import annotations
@@ -90,7 +91,11 @@ class Watchdog:
         return self._crew.close(self._timeout_s, then)
 
     def _make(
-        self, work: Callable[[int, int, Shape], None], image: int, nbytes: int, logits: int,
+        self,
+        work: Callable[[int, int, Shape], None],
+        image: int,
+        nbytes: int,
+        logits: int,
         shape: Shape,
     ) -> None:
         """Let a thread make a call, and wait until it is done or given up."""
@@ -132,7 +137,7 @@ class Watchdog:
         late = "its engines" if call.since is not None else f"the engines of all {slots} slots"
         return TimedOutError(
             f"{self._where}: got no answer from {late} in {self._timeout_s:g} s, expected one. A "
-            "slot is of no use until its engines come back; if they do not, start the process again."
+            "slot is out of use until its engines come back; if they never do, restart the process."
         )
 
     def _refusal(self) -> BackendError:

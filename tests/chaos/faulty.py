@@ -1,4 +1,4 @@
-"""A backend on the CPU whose engines do what a test tells them: hang, fail, write NaN or nonsense."""
+"""A backend on the CPU whose engines do as they are told: hang, fail, write NaN or nonsense."""
 
 from __future__ import annotations
 

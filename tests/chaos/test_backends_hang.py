@@ -12,13 +12,10 @@ from parnet_deploy.runtime import opened as module
 from parnet_deploy.runtime.backend import load_backend
 from parnet_deploy.runtime.fake import backend as fake
 from tests.chaos.faulty import HANG_S, Faults, FaultyBackend
-from tests.runtime.runtime_toys import make_plan
 from tests.runtime.test_session import (
     EXPECTED,
     FAKE,
     ONE,
-    SIZE,
-    SPEC,
     STREAMS,
     X,
     canary_of,
@@ -128,9 +125,7 @@ def test_the_default_is_to_refuse(tmp_path, faults):
 
 
 def test_a_plan_that_hangs_at_open_does_not_keep_the_caller(tmp_path, faults):
-    publish(
-        tmp_path / "toy", {"streams": (STREAMS, None, NEW)}, canary=canary_of(X, EXPECTED)
-    )
+    publish(tmp_path / "toy", {"streams": (STREAMS, None, NEW)}, canary=canary_of(X, EXPECTED))
     faults.hang("stream1")
     with pytest.raises(TimedOutError, match="plan streams: got no answer"):
         Runtime.open(tmp_path / "toy", timeout_s=SOON_S)

@@ -1,4 +1,4 @@
-"""A device is lost at every moment: the right answer or ``DeviceLostError``, and nothing is left."""
+"""A device is lost at every moment: right answers or ``DeviceLostError``, and nothing is left."""
 
 from __future__ import annotations
 
@@ -71,23 +71,17 @@ def test_at_every_operation_of_every_device(name, warm):
     several = len(plan.placement.devices) > 1
     for device, count in operations(name, warm).items():
         for moment in range(count + 1):
-            machine, lost = Machine({device: moment}, warm=warm), 0
-            try:
-                rt = Runtime.from_plan(SPEC, plan, {}, backend=machine, on_device_lost="replan")
-            except DeviceLostError as error:  # nothing runs yet that something could take over
-                assert error.device == device
+            machine = Machine({device: moment}, warm=warm)
+            rt = opened(plan, machine)
+            if rt is None:  # while it captured; nothing runs yet that something could take over
                 assert warm
                 assert not any(machine.left)
                 continue
             with rt:
-                for x, expected in zip(X, EXPECTED, strict=True):
-                    try:
-                        np.testing.assert_array_equal(rt(x), expected)
-                    except DeviceLostError as error:
-                        assert error.device == device
-                        lost += 1
+                ends = [answer(rt, x, expected) for x, expected in zip(X, EXPECTED, strict=True)]
                 losses = rt.describe()["lost"]
-                assert bool(lost) is (not several and moment < count)
+                assert "wrong" not in ends
+                assert ("lost" in ends) is (not several and moment < count)
                 assert len(losses) == (several and moment < count)
                 assert all(device not in loss["now"]["devices"] for loss in losses)
                 assert sum(machine.left[: -len(machine.loaded[-1].devices)]) == 0  # the first
@@ -102,15 +96,21 @@ def test_the_successor_is_lost_too(name):
         for first, second in itertools.product((0, 2, 5, 9), repeat=2):
             lose = {order[0]: first, order[1]: first + second + 1}
             machine = Machine(lose)
-            with Runtime.from_plan(
-                SPEC, plan, {}, backend=machine, on_device_lost="replan"
-            ) as rt:
+            with Runtime.from_plan(SPEC, plan, {}, backend=machine, on_device_lost="replan") as rt:
                 ends = [answer(rt, x, expected) for x, expected in zip(X, EXPECTED, strict=True)]
                 losses = rt.describe()["lost"]
                 assert "wrong" not in ends
                 assert len(losses) <= len(order) - 1
                 assert ("lost" in ends) <= (len(losses) == len(order) - 1)
             assert not any(machine.left)
+
+
+def opened(plan, machine: Machine) -> Runtime | None:
+    """None if a device was lost meanwhile."""
+    try:
+        return Runtime.from_plan(SPEC, plan, {}, backend=machine, on_device_lost="replan")
+    except DeviceLostError:
+        return None
 
 
 def answer(rt: Runtime, x, expected) -> str:
@@ -173,10 +173,8 @@ def test_by_default_it_is_refused_for_good_and_all_is_freed(name):
     for device in plan.placement.devices:
         machine = Machine({device: 1})
         with Runtime.from_plan(SPEC, plan, {}, backend=machine) as rt:
-            for _ in range(3):
-                with pytest.raises(DeviceLostError, match=f"device {device}: it was lost"):
-                    for x in X:
-                        rt(x)
+            ends = [answer(rt, x, expected) for x, expected in zip(X, EXPECTED, strict=True)]
+            assert ends == ["lost"] * CALLS
             assert rt.describe()["lost"] == []
         assert len(machine.loaded) == 1
         assert not any(machine.left)

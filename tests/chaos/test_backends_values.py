@@ -1,4 +1,4 @@
-"""A backend that writes NaN, infinities or wrong values: at open, in service, and when asked to prove."""
+"""A backend that writes NaN, infinities or wrong values: at open, in service, and in a proof."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from parnet_deploy.runtime.fake import backend as fake
 from parnet_deploy.runtime.fake.options import FakeOptions, FaultPlan
 from tests.chaos.faulty import Faults, FaultyBackend
 from tests.runtime.runtime_toys import PLACEMENTS, images, make_plan, reference, write_engines
-from tests.runtime.test_session import EXPECTED, SIZE, SPEC, STREAMS, X, canary_of, close_to, publish
+from tests.runtime.test_session import (
+    EXPECTED,
+    SIZE,
+    SPEC,
+    STREAMS,
+    X,
+    canary_of,
+    close_to,
+    publish,
+)
 
 SEGMENTS = [segment.name for segment in STREAMS.placement.segments]
 
@@ -108,7 +117,7 @@ def test_in_service_a_proof_finds_wrong_values(deployment, faults, segment):
         assert rt.prove() == about
         faults.wrong = frozenset({segment})
         assert np.isfinite(rt(X)).all()  # nobody notices
-        with pytest.raises(CheckFailedError, match="canary of .*plan cpu"):
+        with pytest.raises(CheckFailedError, match=r"canary of .*plan cpu"):
             rt.prove()
         faults.wrong = frozenset()
         assert rt.prove() == about

@@ -84,7 +84,7 @@ def hang(rt: Runtime, faults: Faults, segment: str, x) -> None:
     """A call that hangs and is given up."""
     limit(rt, SOON_S)
     faults.hang(segment)
-    with pytest.raises(TimedOutError, match="got no answer from its engines in 0.05 s"):
+    with pytest.raises(TimedOutError, match=r"got no answer from its engines in 0\.05 s"):
         rt(x)
     faults.wait_for_hang()
 
@@ -99,15 +99,13 @@ SEGMENTS = [segment.name for segment in STREAMS.placement.segments]
 
 
 @pytest.mark.parametrize("segment", SEGMENTS)
-def test_after_a_time_out_nothing_of_the_caller_is_read_or_written(
-    open_it, faults, calls, segment
-):
+def test_after_a_time_out_nothing_of_the_caller_is_read_or_written(open_it, faults, calls, segment):
     rt, x = open_it(), images(SPEC, 2)
     mine, logits = x.copy(), np.full((2, SPEC.num_classes), 7, np.float32)
     assert close_to(rt(x), reference(SPEC, x))
     limit(rt, SOON_S)
     faults.hang(segment)
-    with pytest.raises(TimedOutError, match="in 0.05 s, expected one"):
+    with pytest.raises(TimedOutError, match=r"in 0\.05 s, expected one"):
         rt.run_into(address_of(mine), address_of(logits), 2)
     mine[:] = np.nan  # and what would read it now would show in the slot
     come_back(faults, calls)
@@ -236,7 +234,7 @@ def test_what_is_not_accepted_is_refused_before_anything_is_copied(open_it, monk
 
 @pytest.mark.parametrize("wrong", [0, -1, float("nan"), float("inf"), 1e9, True, "1"])
 def test_a_limit_that_cannot_be(files, wrong):
-    with pytest.raises(SpecError, match="timeout_s: got .*, expected seconds above 0, up to 86400"):
+    with pytest.raises(SpecError, match=r"timeout_s: got .*, expected seconds above 0"):
         Runtime.from_plan(SPEC, STREAMS, files, timeout_s=wrong)
 
 
@@ -249,7 +247,9 @@ class TestClose:
         with caplog.at_level(logging.ERROR, "parnet_deploy"):
             rt.close()
             rt.close()
-        assert "1 of 2 slots did not come back; engines, buffers and threads are left" in caplog.text
+        assert (
+            "1 of 2 slots did not come back; engines, buffers and threads are left" in caplog.text
+        )
         assert not faults.closed.is_set()
         with pytest.raises(BackendError, match="it is closed"):
             rt(x)
@@ -320,7 +320,11 @@ hang(rt, faults, "head", images(SPEC))
 print("at its end")
 """
         done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, timeout=HANG_S, cwd=ROOT
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=HANG_S,
+            cwd=ROOT,
         )
         assert (done.returncode, done.stdout) == (0, "at its end\n"), done.stderr
 

@@ -21,7 +21,7 @@ TIMEOUT_S, HANG_S = 0.5, 1.0
 
 
 class RandomFaults(Faults):
-    """Draws what is to happen to each run. ``on`` turns it all on; ``counts`` says what happened."""
+    """Draws what is to happen to each run, once ``on``; ``counts`` says what happened."""
 
     def __init__(self, seed: int, rates: Mapping[str, float] = RATES) -> None:
         super().__init__()

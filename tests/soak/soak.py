@@ -1,8 +1,8 @@
 """An hour of everything at once, with random faults: ``make soak``.
 
-A server under REST and gRPC clients at a steady rate, and a program with a runtime of its own. Meanwhile
-engines fail, write NaN and hang; clients break off, are killed and send nonsense; deployments are
-replaced. At the end nothing may be lost, wrong, grown or slower.
+A server under REST and gRPC clients at a steady rate, and a program with a runtime of its own.
+Meanwhile engines fail, write NaN and hang; clients break off, are killed and send nonsense;
+deployments are replaced. At the end nothing may be lost, wrong, grown or slower.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def soak(deployment: Path, known: Known, directory: Path, *, seconds: float) -> 
     more = {"service": SERVICE, "model": MODEL, "module": "tests.soak.serve_faulty"}
     with serving([deployment], directory, **more) as running:
         found = _load(running, deployment, known, directory, seconds)
-        (found["after"],) = drive(running, known, directory, {**CLIENTS, "each": 5, "failures": True})
+        (found["after"],) = drive(
+            running, known, directory, {**CLIENTS, "each": 5, "failures": True}
+        )
         found["metrics"] = _metrics(running)
     log = running.complaints()
     found["complaints"] = _complaints(log)

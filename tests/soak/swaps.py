@@ -1,4 +1,4 @@
-"""Who runs the server: new deployments, some of which cannot be opened, and clients that are killed."""
+"""Who runs the server: new deployments, some that cannot be opened, and clients that are killed."""
 
 from __future__ import annotations
 

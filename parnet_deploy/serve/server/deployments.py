@@ -57,7 +57,8 @@ class DeploymentServer(Server):
         """Take each deployment that was changed on disk into service; names of those.
 
         One that cannot answer any more, as its device is lost or its engines hang or are wrong, is
-        opened again where ``again`` is. No request is lost. If one cannot be opened, what was served goes on.
+        opened again where ``again`` is. No request is lost. If one cannot be opened, what was
+        served goes on.
 
         Args:
             again: Somebody asked. Try also one that could not be opened before and has not changed

@@ -183,7 +183,11 @@ class GrpcClient(Client):
                 if not details:
                     self.tally.unhelpful.append("gRPC UNAVAILABLE: no details")
                 return min(1.0, self.load.pause_s)
-            if code == grpc.StatusCode.INTERNAL and self.load.failures and "engine failed" in details:
+            if (
+                code == grpc.StatusCode.INTERNAL
+                and self.load.failures
+                and "engine failed" in details
+            ):
                 self.tally.failed += 1
                 return None
             kind = self.tally.unexpected

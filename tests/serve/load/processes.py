@@ -48,7 +48,7 @@ def serving(
     model: Mapping[str, Any] | None = None,
     module: str = "tests.serve.load.serve_it",
 ) -> Iterator[Running]:
-    """A ready server, whose main module is ``module``; on SIGTERM it must drain and stop, with exit code 0."""
+    """A ready server, run as ``module``; on SIGTERM it must drain and stop, with exit code 0."""
     given = {
         "deployments": [str(path) for path in deployments],
         "service": dict(service or {}),

@@ -16,10 +16,11 @@ _KEPT = 10
 class Tally:
     """Counts and times. Every request lands in exactly one of the first five.
 
-    ``failed``: told that the engine failed, where the load expects that. ``refused``: politely, to be tried again; times in ms by wire and reason. ``unexpected``: any
-    other answer. ``unanswered``: none at all. ``wrong``: answered with another image's logits, or
-    NaN. ``mixed``: with another id. ``late``: accepted, and answered after its deadline by the
-    client's clock. ``unhelpful``: refused without a reason, or without a time to come back.
+    ``failed``: told that the engine failed, where the load expects that. ``refused``: politely, to
+    be tried again; times in ms by wire and reason. ``unexpected``: any other answer.
+    ``unanswered``: none at all. ``wrong``: answered with another image's logits, or NaN. ``mixed``:
+    with another id. ``late``: accepted, and answered after its deadline by the client's clock.
+    ``unhelpful``: refused without a reason, or without a time to come back.
     """
 
     ok_ms: list[float] = field(default_factory=list)
