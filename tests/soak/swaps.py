@@ -6,12 +6,14 @@ import os
 import random
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from parnet_deploy.deployment import Deployment
 from tests.serve.load.processes import Running, start_clients
+from tests.soak.metrics import metric
 
 
 class Operator:
@@ -22,6 +24,7 @@ class Operator:
 
     def __init__(self, running: Running, deployment: Path, known: Path, *, every_s: float) -> None:
         self.acts: Counter[str] = Counter()
+        self._number = 0
         self._running, self._path, self._known = running, deployment, known
         self._every_s, self._stop, self._random = every_s, threading.Event(), random.Random(3)
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -44,10 +47,20 @@ class Operator:
             act()
             self.acts[act.__name__] += 1
 
+    def warm_up(self, swaps: int) -> None:
+        """So many swaps, one after the other, each until it is done."""
+        until_s = time.monotonic() + 60
+        for number in range(1, swaps + 1):
+            self.swap()
+            while metric(self._running, "parnet_serve_swaps_total", outcome="done") < number:
+                assert time.monotonic() < until_s, "swaps take too long"
+                self._stop.wait(0.02)
+
     def swap(self) -> None:
         """Another deployment with the same weights."""
+        self._number += 1
         with Deployment.edit(self._path) as txn:
-            txn.describe(source={"soak": sum(self.acts.values())})
+            txn.describe(source={"soak": self._number})
         self.reload()
 
     def reload(self) -> None:
