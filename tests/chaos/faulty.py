@@ -29,6 +29,7 @@ class Faults:
         self.spoil: Mapping[str, float] = {}
         self.wrong: frozenset[str] = frozenset()
         self.before: Callable[[str], None] = lambda segment: None
+        self.loaded: list[str] = []  # backends, by whoever opens them through this
         self.entered = threading.Semaphore(0)
         self.closed = threading.Event()
         self._free = threading.Event()

@@ -33,6 +33,7 @@ def faults(monkeypatch):
     found = Faults()
 
     def load(name: str):
+        found.loaded.append(name)
         return FaultyBackend(found) if name == "onnxruntime" else load_backend(name)
 
     monkeypatch.setattr(module, "load_backend", load)
@@ -54,6 +55,7 @@ def test_another_plan_on_the_cpu_takes_over(tmp_path, faults):
         assert close_to(rt(X), EXPECTED)
         about = rt.describe()
         assert about["plan"] == "one"
+        assert faults.loaded == ["onnxruntime"] * 2  # what hangs was not tried again
         (loss,) = about["lost"]
         assert "got no answer from its engines" in loss["error"]
         assert rt.stuck == 0
@@ -100,6 +102,7 @@ def test_a_hung_device_is_not_used_again(tmp_path, faults, monkeypatch):
         assert close_to(rt(X), EXPECTED)
         about = rt.describe()
         assert (about["plan"], about["backend"]) == ("cpu", "onnxruntime")
+        assert faults.loaded == ["fake", "onnxruntime"]
         hanging.clear()
         gate.set()
 

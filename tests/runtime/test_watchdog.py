@@ -167,6 +167,29 @@ def test_whoever_waits_for_a_slot_that_gets_stuck_is_told(open_it, faults):
     assert len(told) == 8
 
 
+def test_what_was_given_up_before_its_turn_is_never_begun(open_it, faults, calls):
+    rt, x, told, ran = open_it(), images(SPEC), threading.Semaphore(0), []
+
+    def ask() -> None:
+        with pytest.raises(TimedOutError):
+            rt(x)
+        told.release()
+
+    faults.hang("head")
+    limit(rt, 1.0)
+    for _ in range(2):
+        threading.Thread(target=ask).start()
+    for _ in range(2):
+        assert told.acquire(timeout=HANG_S)
+    faults.before = ran.append
+    faults.let()
+    for call in calls:
+        assert call.done.acquire(timeout=HANG_S)
+    assert "stem0" not in ran
+    limit(rt, HANG_S)
+    assert close_to(rt(x), reference(SPEC, x))
+
+
 def test_waiting_for_a_turn_does_not_count(open_it):
     rt = open_it()
     dog, now = rt._now.host, module.time.monotonic()

@@ -59,7 +59,9 @@ def soak(deployment: Path, known: Known, directory: Path, *, seconds: float) -> 
         )
         found["metrics"] = {name: metric(running, name) for name in OWED}
         found["proofs"] = metric(running, "parnet_serve_proofs_total", outcome="passed")
-        found["swaps"] = metric(running, "parnet_serve_swaps_total", outcome="done") - SWAPS
+        found["swaps"] = (
+            metric(running, "parnet_serve_swaps_total", outcome="done") - found["swaps"]
+        )
     log = running.complaints()
     found["complaints"] = _complaints(log)
     return found | json.loads(log.splitlines()[-1])
@@ -79,6 +81,7 @@ def _load(
     load = {**CLIENTS, "seconds": seconds, "rate": rate, "failures": True}
     operator = Operator(running, deployment, path, every_s=min(10.0, seconds / 15))
     operator.warm_up(SWAPS)
+    swaps = metric(running, "parnet_serve_swaps_total", outcome="done")
     embedded = start("tests.soak.embedded", mine)
     vandals = start("tests.soak.vandals", {**common, **ports, "per_s": VANDALS_PER_S})
     clients = start_clients(running, path, load)
@@ -97,6 +100,7 @@ def _load(
         "served": served,
         **reports,
         "operator": operator.acts,
+        "swaps": swaps,
         "growth": {
             "server": {name: server.growth(name) for name in GROWTH},
             "embedded": {name: program.growth(name) for name in GROWTH},
