@@ -38,7 +38,15 @@ SWAPS = 25
 """Before the watch begins: memory of the first ones is kept, and used again by those after them."""
 _EXPECTED = re.compile(r"\(injected\)|NaN or infinities")
 
-SLOWER = 4.0
+SLOWER = {"p50": 2.0, "typical_p99": 10.0}
+
+GROWTH = {"rss_bytes": 24 * 2**20, "fds": 2.0, "threads": 2.0}
+"""What may be added after the warm-up, in all: memory goes up and down by that with each swap."""
+"""How many times as long answers of the last third may take as those of the first.
+
+Twice the median is more than a shared machine changes by itself. Its 99th percentile changed tenfold
+between the thirds of six minutes in which others computed, so that catches only what is broken.
+"""
 
 GROWTH = {"rss_bytes": 24 * 2**20, "fds": 2.0, "threads": 2.0}
 """What may be added after the warm-up, in all: memory goes up and down by that with each swap."""
@@ -135,9 +143,9 @@ def problems(found: Mapping[str, Any]) -> list[str]:
             if growth[what] > limit
         ]
     for name in ("served", "embedded"):
-        ratio = slower(found[name]["ok_ms_by_thirds"])
-        if ratio > SLOWER:
-            said.append(f"{name}: p99 became {ratio:.1f} times as long, expected at most {SLOWER}")
+        for what, ratio in slower(found[name]["ok_ms_by_thirds"]).items():
+            if ratio > SLOWER[what]:
+                said.append(f"{name}: {what} is {ratio:.1f} times what it was at the beginning")
     if found["proofs"] < 1 or found["swaps"] < 1:
         said.append(f"server: {found['proofs']:g} proofs, {found['swaps']:g} swaps, expected some")
     said += [f"metrics: {name} is {value:g}" for name, value in found["metrics"].items() if value]
@@ -145,10 +153,10 @@ def problems(found: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def slower(thirds: list[dict[str, float] | None]) -> float:
-    """The typical 99th percentile of the last third in units of the first."""
+def slower(thirds: list[dict[str, float] | None]) -> dict[str, float]:
+    """Percentiles of the last third in units of the first."""
     first, _, last = thirds
-    return last["typical_p99"] / first["typical_p99"] if first and last else 0.0
+    return {what: last[what] / first[what] for what in SLOWER} if first and last else {}
 
 
 def _complaints(log: str) -> list[str]:
