@@ -44,8 +44,8 @@ GROWTH = {"rss_bytes": 24 * 2**20, "fds": 2.0, "threads": 2.0}
 """What may be added after the warm-up, in all: memory goes up and down by that with each swap."""
 """How many times as long answers of the last third may take as those of the first.
 
-Twice the median is more than a shared machine changes by itself. Its 99th percentile changed tenfold
-between the thirds of six minutes in which others computed, so that catches only what is broken.
+Twice the median is more than a shared machine changes by itself. The 99th percentile changed
+tenfold between the thirds of six minutes in which others computed: it catches only what is broken.
 """
 
 GROWTH = {"rss_bytes": 24 * 2**20, "fds": 2.0, "threads": 2.0}
