@@ -68,9 +68,7 @@ def enqueue_array(opened: Opened, x: object, stream: object) -> DeviceArray:
         )
     executor.check(source.shape)
     lease = opened.outputs.take(handle, source, stream)
-    executor.launch(source.address, lease.buffer.address, source.shape, handle)
-    with closing(home.borrow_stream(handle)) as ours:
-        ours.record(lease.event)
+    executor.launch(source.address, lease.buffer.address, source.shape, handle, lease.event)
     return DeviceArray(
         address=lease.buffer.address,
         shape=(source.shape[0], opened.spec.num_classes),

@@ -20,7 +20,8 @@ from ..placement import Placement, check_placement
 from ..spec import LOGITS, ModelSpec
 from .arrays.inputs import check_count, check_stream
 from .bound import worst_mode
-from .device import Buffer, Device, Engine, TimelineEntry
+from .device import Buffer, Device, Engine, Event, TimelineEntry
+from .lifetime import refusal
 from .program import Program, compile_program
 from .slot import Shape, Slot
 
@@ -122,7 +123,9 @@ class Executor:
         where = self.home.ordinal if device is None else device
         self._call(Slot.run_on, shape, (image, logits, shape, check_stream(stream), where))
 
-    def launch(self, image: int, logits: int, shape: Shape, stream: int) -> None:
+    def launch(
+        self, image: int, logits: int, shape: Shape, stream: int, written: Event | None = None
+    ) -> None:
         """Enqueue the same behind the work of the caller's stream, and return without waiting.
 
         Both addresses are the backend's (device or pinned host memory) and must stay valid until
@@ -135,12 +138,13 @@ class Executor:
             logits: As in ``run``, but undefined if the run fails.
             shape: As in ``run``.
             stream: Raw handle of a stream of the device that computes the logits.
+            written: An event of that device, to be recorded behind the logits.
 
         Raises:
             DeviceUnavailableError: The backend has no streams of others.
             InputError: The handle is not an integer of 64 bits.
         """
-        self._call(Slot.launch, shape, (image, logits, shape, check_stream(stream)))
+        self._call(Slot.launch, shape, (image, logits, shape, check_stream(stream), written))
 
     @property
     def devices(self) -> tuple[int, ...]:
@@ -162,11 +166,11 @@ class Executor:
     def intake(self, device: int) -> int:
         """Raw handle of a stream of ours, before which producers on a device order their work."""
         with self._closing:
-            if self._closed:
-                raise self._refusal()
-            if device not in self._intakes:
-                self._intakes[device] = self._devices[device].create_stream(_INTAKE_LANE)
-            return int(self._intakes[device].handle)
+            if not self._closed:
+                if device not in self._intakes:
+                    self._intakes[device] = self._devices[device].create_stream(_INTAKE_LANE)
+                return int(self._intakes[device].handle)
+        raise self._refusal()
 
     def check(self, shape: Shape) -> None:
         """Refuse a batch or image size for which the buffers were not made.
@@ -259,7 +263,7 @@ class Executor:
 
     @staticmethod
     def _refusal() -> BackendError:
-        return BackendError("executor: it is closed. Open it again.")
+        return refusal("executor: it is closed. Open it again.")
 
     def _give_back(self, mine: list[Slot | None]) -> None:
         if mine:

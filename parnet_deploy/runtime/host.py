@@ -149,6 +149,7 @@ class ThreadStream:
         )
         self._thread.start()
         self._finalizer = weakref.finalize(self, self._queue.put, None)
+        self._finalizer.atexit = False  # see lifetime: work may be in flight
 
     def submit(self, work: Work, name: str) -> None:
         """Enqueue ``work``. An exception surfaces at ``synchronize``."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,19 +23,21 @@ from .backend import Backend
 from .device import TimelineEntry
 from .device_calls import answer_array, enqueue_array, run_host
 from .failover import OnDeviceLost, Standby
+from .lifetime import Lifetime, stay_if_daemon
 from .opened import Logits, Opened, OpenOptions, open_best, open_plan
 from .program import Program
 
 Answer = TypeVar("Answer")
 
 
-class Runtime:
+class Runtime(Lifetime):
     """Answers images with logits. Made by ``open`` or ``from_plan``, closed by ``with``.
 
     Thread-safe: any number of threads may call; ``slots`` calls run at once, the others wait. The
     GIL is released while engines run.
 
-    Owns: engines, devices, buffers, worker threads. A process that forks must open it afterwards.
+    Owns: engines, devices, buffers, worker threads; closed at the end of the interpreter, if by
+        nobody before. A forked child must open its own: there every call is refused.
     """
 
     def __init__(self, opened: Opened, standby: Standby) -> None:
@@ -42,7 +45,8 @@ class Runtime:
         self._spec, self._plan = opened.spec, opened.plan
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
-        self._closed = False
+        self._here = threading.local()  # ``worker`` is set in the threads of the pool
+        super().__init__(f"runtime {opened.about.get('path', opened.plan.placement.name)}")
 
     @classmethod
     def open(
@@ -231,25 +235,34 @@ class Runtime:
     def submit(self, x: object) -> Future[Logits]:
         """Compute logits in another thread.
 
+        A future that has not begun can be cancelled, and is then never computed.
+
         Owns: the caller must not change ``x`` before the future is done.
 
         Raises:
-            InputError: At once, as in ``__call__``. Everything else is in the future.
+            InputError: At once, as in ``__call__``.
+            BackendError: The runtime is closed, or the system has no thread left. Everything else
+                is in the future.
         """
+        if self._closed:
+            raise self._refusal()
         images = as_images(x, self._spec.in_channels)
         batch, _, height, width = images.shape
         self._now.executor.check((batch, height, width))
-        with self._lock:
-            if self._closed:
-                raise self._refusal()
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(
-                    self._standby.options.slots, thread_name_prefix="parnet-submit"
-                )
-            return self._pool.submit(self._answer, images)
+        try:
+            with self._lock:
+                if not self._closed:
+                    return self._open_pool().submit(self._answer, images)
+        except RuntimeError as error:  # no thread can be started
+            if "interpreter shutdown" in str(error):
+                stay_if_daemon()
+            raise BackendError(f"{self._what}: no thread to compute in: {error}.") from error
+        raise self._refusal()
 
     def describe(self) -> dict[str, Any]:
         """What runs here and how, as plain JSON types."""
+        if self._inherited:
+            raise self._refusal()
         now = self._now
         plan = now.plan
         return {
@@ -268,17 +281,32 @@ class Runtime:
     @property
     def program(self) -> Program:
         """The steps of each call, in whose lanes ``timeline`` says what happened."""
+        if self._inherited:
+            raise self._refusal()
         return self._now.executor.program
 
     def timeline(self) -> tuple[TimelineEntry, ...]:
         """Operations finished lately, where the devices record them; simulated ones say so."""
+        if self._inherited:
+            raise self._refusal()
         return self._now.executor.timeline()
 
     def close(self) -> None:
         """Wait for the work in flight, then free everything. Idempotent; later calls are refused.
 
-        Do not call it from a callback of a future: it would wait for itself.
+        What ``submit`` has accepted is answered first. In a forked child it does nothing.
+
+        Raises:
+            BackendError: It was called in a callback of a future of ``submit``, for whose end it
+                would wait. Nothing is closed then.
         """
+        if self._inherited:
+            return
+        if getattr(self._here, "worker", False):
+            raise BackendError(
+                f"{self._what}: close was called in a callback of a future of its own, for which "
+                "it would wait. Call it in another thread."
+            )
         with self._lock:
             self._closed = True
             pool = self._pool
@@ -292,8 +320,19 @@ class Runtime:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("runtime: it cannot be pickled or copied. Open it in the other process.")
+    @property
+    def _needs_driver(self) -> bool:
+        return not self._now.executor.home.direct
+
+    def _open_pool(self) -> ThreadPoolExecutor:
+        """The threads of ``submit``; the lock is held."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(
+                self._standby.options.slots,
+                thread_name_prefix="parnet-submit",
+                initializer=partial(setattr, self._here, "worker", True),
+            )
+        return self._pool
 
     def _answer(self, images: Images) -> Logits:
         return self._ask(lambda opened: opened.answer(images))
@@ -309,7 +348,3 @@ class Runtime:
                 if successor is None or self._closed:
                     raise
                 self._now = now = successor  # if it fails too, its own successor is next
-
-    def _refusal(self) -> BackendError:
-        where = self._now.about.get("path", self._plan.placement.name)
-        return BackendError(f"runtime {where}: it is closed. Open it again with Runtime.open.")

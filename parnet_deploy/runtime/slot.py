@@ -111,7 +111,9 @@ class Slot:
             self._busy = True
             self._finish((*self._behind(outside, device), *bound.free), logits, bound)
 
-    def launch(self, image: int, logits: int, shape: Shape, handle: int) -> None:
+    def launch(
+        self, image: int, logits: int, shape: Shape, handle: int, written: Event | None
+    ) -> None:
         """See ``Executor.launch``."""
         outside = self._home.borrow_stream(handle)
         with closing(outside), self._home.current():
@@ -126,6 +128,8 @@ class Slot:
                         call()
                     self._main.record(self._done)
                     outside.wait(self._done)
+                if written is not None:
+                    outside.record(written)
                 self._busy, self._outside = False, True
             except BaseException:
                 _settle(outside)

@@ -14,7 +14,8 @@ from parnet_deploy.errors import (
 from parnet_deploy.placement import streams
 from parnet_deploy.runtime.device import Tensor
 from parnet_deploy.runtime.fake.backend import FakeBackend, FakeEngine
-from parnet_deploy.runtime.fake.device import FakeDevice, own_buffer
+from parnet_deploy.runtime.fake.device import FakeDevice
+from parnet_deploy.runtime.fake.memory import own_buffer
 from parnet_deploy.runtime.fake.options import FakeOptions, FaultPlan
 from parnet_deploy.runtime.fake.simulator import Simulator
 from parnet_deploy.runtime.host import HostDevice

@@ -20,7 +20,8 @@ from ...plan import Plan
 from ...spec import ModelSpec
 from ..backend import LoadedPlan
 from ..device import Tensor
-from .device import FakeDevice, FakeStream, own_buffer
+from .device import FakeDevice, FakeStream
+from .memory import own_buffer
 from .options import FakeOptions
 from .simulator import Simulator, Work
 

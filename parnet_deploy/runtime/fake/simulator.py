@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +108,7 @@ class Simulator:
         self.lock = threading.RLock()
         self.entries: deque[TimelineEntry] = deque(maxlen=_TIMELINE_LENGTH)
         self.faults = faults
+        self.memories: WeakValueDictionary[int, Memory] = WeakValueDictionary()  # by address
         self._jitter_us = jitter_us
         self._random = random.Random(seed)
         self._order = count()
