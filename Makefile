@@ -124,6 +124,9 @@ overload: $(READY) ## Serve 200 clients with a queue of 64 for OVERLOAD_SECONDS 
 soak: $(READY) ## Serve at 80 % of capacity for SOAK_MINUTES (10), every answer checked, growth bounded
 	$(QUIET) $(BIN)/python -m tests.serve.load.soak
 
+chaos-runs: $(READY) ## Call simulated devices CHAOS_RUNS (1000000) times in random worlds, each answer compared
+	$(QUIET) $(BIN)/python -m tests.chaos.runs $(CHAOS_ARGS)
+
 fuzz: $(READY) ## Send malformed requests to a real server, FUZZ_EXAMPLES (3000) for each test
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-3000} $(QUIET) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/serve/fuzz
 

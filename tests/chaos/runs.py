@@ -51,7 +51,7 @@ def run_world(world: World) -> Tally:
         caller.close()
         tally.add(caller.tally)
     left = {device.ordinal: device.used_bytes for device in devices if device.used_bytes}
-    if left and world.threads == 1:  # the simulator's count is not exact between threads
+    if left:
         tally.complain(wrong=False, text=f"world {world.seed}: bytes of devices not freed: {left}")
     return tally
 

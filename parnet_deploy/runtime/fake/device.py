@@ -134,12 +134,14 @@ class FakeDevice:
         """See ``device.Device``."""
         self.simulator.check(self.ordinal)
         limit = self.options.faults.memory_bytes.get(self.ordinal)
-        if limit is not None and self.used_bytes + nbytes > limit:
-            raise OutOfMemoryError(
-                f"device {self.ordinal} memory: got no {nbytes} bytes, {limit - self.used_bytes} "
-                f"of {limit} are left. Lower the batch, the image size or the slots."
-            )
-        self.used_bytes += nbytes
+        with self.simulator.lock:
+            if limit is not None and self.used_bytes + nbytes > limit:
+                raise OutOfMemoryError(
+                    f"device {self.ordinal} memory: got no {nbytes} bytes, "
+                    f"{limit - self.used_bytes} of {limit} are left. "
+                    "Lower the batch, the image size or the slots."
+                )
+            self.used_bytes += nbytes
         return FakeBuffer(self, nbytes, next(self._addresses))
 
     def allocate_host(self, nbytes: int) -> HostBuffer:

@@ -33,9 +33,10 @@ class FakeBuffer:
 
     def close(self) -> None:
         """See ``device.Buffer``."""
-        if not self.memory.freed:
-            self.memory.freed = True
-            self._owner.used_bytes -= self.nbytes
+        with self._owner.simulator.lock:
+            if not self.memory.freed:
+                self.memory.freed = True
+                self._owner.used_bytes -= self.nbytes
 
 
 class CallersMemory:
