@@ -149,7 +149,7 @@ class ThreadStream:
         )
         self._thread.start()
         self._finalizer = weakref.finalize(self, self._queue.put, None)
-        self._finalizer.atexit = False  # see lifetime: work may be in flight
+        self._finalizer.atexit = False  # work may be in flight; see lifetime
 
     def submit(self, work: Work, name: str) -> None:
         """Enqueue ``work``. An exception surfaces at ``synchronize``."""
@@ -183,7 +183,8 @@ class ThreadStream:
 
     def close(self) -> None:
         """Finish what is enqueued and end the thread. Idempotent."""
-        self._finalizer()
+        if self._finalizer.detach() is not None:  # when the interpreter ends, a call does nothing
+            self._queue.put(None)
         self._thread.join()
 
     def _put(self, work: Work) -> None:

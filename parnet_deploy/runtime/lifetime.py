@@ -124,6 +124,4 @@ def _disown_all() -> None:
 
 
 atexit.register(_close_all)
-os.register_at_fork(
-    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_disown_all
-)
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_disown_all)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from functools import lru_cache
+from contextlib import suppress
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ class Caller:
             "submit": self._submit,
         }
         self._futures: list[tuple[Future[Array], Array]] = []
-        self._launched: list[tuple[str, Array, Array, object]] = []
+        self._launched: list[tuple[str, Array, Array]] = []
+        self._kept: list[object] = []  # what the stream may still read or write
         self._home = runtime._now.executor.home
         self._stream: Any = None
         if world.kind != "replans":  # nothing takes over in a caller's stream
@@ -54,7 +56,7 @@ class Caller:
         for _ in range(self.world.calls):
             x, expected = self._images()
             way = self._rng.choice(list(self._ways))
-            self._try(way, lambda: self._ways[way](x, expected))
+            self._try(way, partial(self._ways[way], x, expected))
             if self._rng.random() < 0.2 or len(self._launched) >= _MAX_PENDING:
                 self._settle()
         self._settle()
@@ -73,9 +75,8 @@ class Caller:
         except BackendError as error:
             self.tally.runs[way] += 1
             self.tally.errors[type(error).__name__] += 1
-            if self.world.kind == "calm":
-                self._complain(way, f"raised {error!r}", wrong=False)
-            elif "closed" in str(error) and self.world.kind != "closes":
+            closes = "it is closed" in str(error)
+            if self.world.kind == "calm" or closes is not (self.world.kind == "closes"):
                 self._complain(way, f"raised {error!r}", wrong=False)
             return False
         return True
@@ -95,7 +96,9 @@ class Caller:
         side = multiple * self._rng.randint(low, high)
         x, logits = _pool(self.world.spec, side)
         start = self._rng.randrange(_POOL)
-        chosen = [(start + 5 * i) % _POOL for i in range(self._rng.randint(1, self.world.max_batch))]
+        chosen = [
+            (start + 5 * i) % _POOL for i in range(self._rng.randint(1, self.world.max_batch))
+        ]
         return x[chosen], logits[chosen]
 
     def _call(self, x: Array, expected: Array) -> None:
@@ -113,27 +116,27 @@ class Caller:
         self._futures.append((future, expected))
 
     def _launch(self, x: Array, expected: Array) -> None:
-        logits, n = np.full_like(expected, np.nan), len(x)
-        image = self._made_in_the_stream(x)
-        self.runtime.run_into(
-            image.ctypes.data, logits.ctypes.data, n, self._stream.handle, size=x.shape[2:]
-        )
-        self._launched.append(("launch", logits, expected, image))
+        logits, image = np.full_like(expected, np.nan), self._made_in_the_stream(x)
+        self._kept += [logits, image]
+        addresses = image.ctypes.data, logits.ctypes.data
+        self.runtime.run_into(*addresses, len(x), self._stream.handle, size=x.shape[2:])
+        self._launched.append(("launch", logits, expected))
 
     def _enqueue(self, x: Array, expected: Array) -> None:
         logits, image = np.full_like(expected, np.nan), self._buffer(x)
         found = self.runtime.enqueue(OnDevice(image.address, x.shape), stream=self._stream.handle)
         buffer = found.owner.buffer
         self._home.download(logits.ctypes.data, buffer, logits.nbytes, self._stream)
-        kept = found if self._rng.random() < 0.5 else None  # else its memory is used again at once
-        self._launched.append(("enqueue", logits, expected, kept))
+        if self._rng.random() < 0.5:  # else its memory is used again at once
+            self._kept.append(found)
+        self._launched.append(("enqueue", logits, expected))
 
     def _buffer(self, x: Array) -> Any:
         """The images in memory of the device, behind what is in the stream."""
         buffer = self._home.allocate(x.nbytes)
         self._buffers.append(buffer)
+        self._kept.append(x)
         self._home.upload(buffer, x.ctypes.data, x.nbytes, self._stream)
-        self._launched.append(("", x, x, None))  # is read until the stream gets there
         return buffer
 
     def _made_in_the_stream(self, x: Array) -> Array:
@@ -141,6 +144,7 @@ class Caller:
         if self._rng.random() < 0.5:
             return x
         image = np.full_like(x, np.nan)
+        self._kept.append(image)
         self._home.download(image.ctypes.data, self._buffer(x), x.nbytes, self._stream)
         return image
 
@@ -148,13 +152,12 @@ class Caller:
         """Wait for everything, and compare it."""
         launched, self._launched = self._launched, []
         futures, self._futures = self._futures, []
-        real = [one for one in launched if one[0]]
-        if launched and not self._synchronized(real):
-            real = []
-        for way, logits, expected, _ in real:
-            self._judge(way, logits, expected)
+        if self._stream is not None and self._synchronized(launched):
+            for way, logits, expected in launched:
+                self._judge(way, logits, expected)
+        self._kept.clear()
         for future, expected in futures:
-            self._try("submit", lambda f=future, e=expected: self._collect(f, e))
+            self._try("submit", partial(self._collect, future, expected))
 
     def _synchronized(self, launched: list) -> bool:
         """Wait for the stream. If it failed, that is what came of all that was launched in it."""
@@ -162,15 +165,13 @@ class Caller:
             self._stream.synchronize()
         except BackendError as error:
             for way, *_ in launched:
-                self._try(way, lambda e=error: _raise(e))
+                self._try(way, partial(_raise, error))
             return False
         return True
 
     def _collect(self, future: Future[Array], expected: Array) -> None:
-        try:
+        with suppress(CancelledError):
             self._judge("submit", future.result(), expected)
-        except CancelledError:
-            pass
 
 
 class OnDevice:
@@ -186,7 +187,7 @@ class OnDevice:
         }
 
 
-@lru_cache(maxsize=None)
+@cache
 def _pool(spec: ModelSpec, side: int) -> tuple[Array, Array]:
     """Images of whole numbers and their logits, one by one."""
     rng = np.random.default_rng(side)

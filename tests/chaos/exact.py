@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ def _compute(spec: ModelSpec, part: PartSpec, values: Mapping[str, Array]) -> Ar
     return rows.astype(np.float32).reshape(batch, *shape)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _output_shape(
     spec: ModelSpec, part: PartSpec, source: str, size: tuple[int, int]
 ) -> tuple[int, ...]:
@@ -67,11 +67,11 @@ def _output_shape(
     return spec.tensors[part.output].shape(size[0] << level, size[1] << level)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _factor(part: str, source: str) -> float:
     return float(1 + zlib.crc32(f"{part}/{source}".encode()) % (_PRIME - 1))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _weights(count: int) -> NDArray[np.float64]:
     return 1.0 + np.arange(count) % 61

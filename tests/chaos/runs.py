@@ -1,7 +1,7 @@
 """Calls on simulated devices in random worlds, each answer compared: ``make chaos-runs``.
 
-    CHAOS_RUNS=1000000 CHAOS_SEED=1 python -m tests.chaos.runs --json runs.json
-    python -m tests.chaos.runs --world 4711     # one world again, by the number in a complaint
+CHAOS_RUNS=1000000 CHAOS_SEED=1 python -m tests.chaos.runs --json runs.json
+python -m tests.chaos.runs --world 4711     # one world again, by the number in a complaint
 """
 
 from __future__ import annotations

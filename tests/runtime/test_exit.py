@@ -120,7 +120,8 @@ threading.Thread(target=work).start()
 
 
 def test_a_handler_at_exit_may_close_and_is_refused_afterwards(deployment):
-    program = """
+    program = (
+        """
 def last():
     rt.close()
     assert "it is closed" in refused(lambda: rt(x))
@@ -128,7 +129,9 @@ def last():
 
 
 atexit.register(last)
-""" + BUSY
+"""
+        + BUSY
+    )
     assert ends(program, deployment, "onnxruntime") == (0, "")
 
 

@@ -1,4 +1,4 @@
-"""How a runtime ends: closed during work, in a callback, as garbage; and futures that are dropped."""
+"""How a runtime ends: closed during work, in a callback, as garbage; and dropped futures."""
 
 from __future__ import annotations
 

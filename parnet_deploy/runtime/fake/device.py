@@ -168,7 +168,7 @@ class FakeDevice:
             return lambda: there.data.__setitem__(slice(nbytes // 4), data)
 
         name = f"host -> device {target.device}"
-        self._copy(name, nbytes, source.memories, (there,), start, stream, None)
+        self._copy(name, nbytes, source.memories, (there,), start, stream, source.device)
 
     def download(self, address: int, source: Buffer, nbytes: int, stream: FakeStream) -> None:
         """See ``device.Device``. The caller's memory is written when the operation ends."""
@@ -179,7 +179,7 @@ class FakeDevice:
             return lambda: target.write(data)
 
         name = f"device {source.device} -> host"
-        self._copy(name, nbytes, (here,), target.memories, start, stream, None)
+        self._copy(name, nbytes, (here,), target.memories, start, stream, target.device)
 
     def capture(self, work: Callable[[], None], stream: Any) -> Capture:
         """See ``device.Device``. Remembers the calls that ``work`` makes, to make them again."""

@@ -42,18 +42,22 @@ class FakeBuffer:
 class CallersMemory:
     """What a caller names by the address where it starts: of the host, or of a simulated device.
 
-    ``memories`` is empty for the host, for the simulator does not watch that.
+    ``memories`` is empty for the host, for the simulator does not watch that, and ``device`` None.
     """
 
     def __init__(self, address: int, found: Memory | None) -> None:
         self._address, self._found = address, found
         self.memories: tuple[Memory, ...] = () if found is None else (found,)
+        self.device = None if found is None else found.device
 
     def read(self, nbytes: int) -> NDArray[np.float32]:
         """A copy of the first bytes."""
+        data = np.empty(nbytes // 4, dtype=np.float32)
         if self._found is None:
-            return np.frombuffer(ctypes.string_at(self._address, nbytes), dtype=np.float32)
-        return self._found.data[: nbytes // 4].copy()
+            ctypes.memmove(data.ctypes.data, self._address, nbytes)
+        else:
+            data[:] = self._found.data[: data.size]
+        return data
 
     def write(self, data: NDArray[np.float32]) -> None:
         """Overwrite the first bytes."""

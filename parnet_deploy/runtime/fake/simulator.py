@@ -20,7 +20,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, product
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -262,8 +262,9 @@ class Simulator:
                 self._lose(queue.device, f"{work.name} touched memory that was freed")
             elif memory.device not in (queue.device, work.target):
                 self._lose(queue.device, f"{work.name} touched memory of device {memory.device}")
-        if work.target is not None and (queue.device, work.target) in self.faults.no_route:
-            self._lose(queue.device, f"no route to device {work.target} for {work.name}")
+        for source, target in product(work.reads, work.writes):
+            if (source.device, target.device) in self.faults.no_route:
+                self._lose(queue.device, f"no route to device {target.device} for {work.name}")
         self.check(queue.device)
 
     def _lose(self, device: int, why: str) -> None:
