@@ -21,13 +21,14 @@ from ..spec import LOGITS, ModelSpec
 from .arrays.inputs import check_count, check_stream
 from .bound import worst_mode
 from .device import Buffer, Device, Engine, Event, TimelineEntry
-from .lifetime import refusal
+from .lifetime import refusal, stay_if_ending
 from .program import Program, compile_program
 from .slot import Shape, Slot
 
 _ONCE = (True,)  # one blocking SimpleQueue.get
 _FIRST = (0,)
 _INTAKE_LANE = 999
+_CLOSED = "executor: it is closed. Open it again."
 
 
 class Executor:
@@ -170,7 +171,7 @@ class Executor:
                 if device not in self._intakes:
                     self._intakes[device] = self._devices[device].create_stream(_INTAKE_LANE)
                 return int(self._intakes[device].handle)
-        raise self._refusal()
+        raise refusal(_CLOSED)
 
     def check(self, shape: Shape) -> None:
         """Refuse a batch or image size for which the buffers were not made.
@@ -250,20 +251,20 @@ class Executor:
         except DeviceLostError as error:
             self._lost = error
             raise
+        except BackendError:
+            if self._closed:
+                stay_if_ending()  # the slot was given back
+            raise
         finally:
             if mine:
                 self._give_back(mine)
 
     def _usable(self, slot: Slot | None) -> Slot:
         if slot is None or self._closed:
-            raise self._refusal()
+            raise BackendError(_CLOSED)
         if self._lost is not None:
             raise DeviceLostError(str(self._lost), self._lost.device)
         return slot
-
-    @staticmethod
-    def _refusal() -> BackendError:
-        return refusal("executor: it is closed. Open it again.")
 
     def _give_back(self, mine: list[Slot | None]) -> None:
         if mine:

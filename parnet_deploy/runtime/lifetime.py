@@ -1,8 +1,8 @@
 """How what nobody closed ends: with the interpreter, in a forked child, or as garbage.
 
-- **The interpreter ends.** It is closed first, which waits for calls in daemon threads. An engine
-  that came back into an interpreter that is gone would have its thread killed in the middle of
-  foreign C++, and that aborts the process.
+- **The interpreter ends.** It is closed first, which waits for calls in daemon threads, and for one
+  that is being opened. An engine that came back into an interpreter that is gone would have its
+  thread killed in the middle of foreign C++, and that aborts the process.
 - **A forked child** has the memory and not the threads. Every call is refused there, and nothing
   is freed: to free an engine is to wait for its threads. The parent's is untouched.
 - **Garbage** is collected anywhere, in the middle of a capture too, where no driver may be called.
@@ -18,7 +18,8 @@ import ctypes
 import os
 import threading
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import NoReturn
 from weakref import WeakSet
@@ -67,24 +68,50 @@ class Lifetime(ABC):
 
 
 def refusal(message: str) -> BackendError:
-    """The error for a call on what is closed. Hold no lock of ours here.
-
-    A daemon thread gets none while the interpreter ends: it stays here until the process is gone,
-    as it would in any other call, and prints no traceback.
-    """
-    if not threading.main_thread().is_alive():
-        stay_if_daemon()
+    """The error for a call on what is closed. Hold no slot and no lock of ours here."""
+    stay_if_ending()
     return BackendError(message)
 
 
+def stay_if_ending() -> None:
+    """Never return in a daemon thread while the interpreter ends.
+
+    It stays here until the process is gone, as it would in any other call, and prints no traceback.
+    """
+    if not threading.main_thread().is_alive():
+        stay_if_daemon()
+
+
 def stay_if_daemon() -> None:
-    """Never return in a daemon thread; for when the interpreter ends."""
+    """The same, where it is known that the interpreter ends."""
     if threading.current_thread().daemon:
         threading.Event().wait()
 
 
+@contextmanager
+def opening() -> Iterator[None]:
+    """Around all that loads engines: the interpreter does not end in the middle of it."""
+    global _openings
+    with _changed:
+        late = _ended
+        if not late:
+            _openings += 1
+    if late:
+        stay_if_daemon()
+    try:
+        yield
+    finally:
+        if not late:
+            with _changed:
+                _openings -= 1
+                _changed.notify_all()
+
+
 _open: WeakSet[Lifetime] = WeakSet()
+_openings = 0
+_ended = False
 _lock = threading.Lock()
+_changed = threading.Condition(_lock)
 _put_aside: SimpleQueue[Lifetime] = SimpleQueue()
 
 
@@ -103,7 +130,10 @@ def _close_garbage() -> None:
 
 
 def _close_all() -> None:
-    with _lock:
+    global _ended
+    with _changed:
+        _ended = True
+        _changed.wait_for(lambda: not _openings)
         left = tuple(_open)
     for one in left:
         with suppress(BackendError):
@@ -113,12 +143,13 @@ def _close_all() -> None:
 
 def _disown_all() -> None:
     """In a forked child, by the thread that forked, which holds the lock."""
-    global _put_aside
+    global _put_aside, _openings
     for inherited in (_put_aside, *_open):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))  # never freed, not at exit either
     for one in tuple(_open):
         one._inherited = one._closed = True
     _open.clear()
+    _openings = 0
     _put_aside = SimpleQueue()
     _lock.release()
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,8 +21,9 @@ from .backend import Backend
 from .device import TimelineEntry
 from .device_calls import answer_array, enqueue_array, run_host
 from .failover import OnDeviceLost, Standby
-from .lifetime import Lifetime, stay_if_daemon
+from .lifetime import Lifetime, opening
 from .opened import Logits, Opened, OpenOptions, open_best, open_plan
+from .pool import CallPool
 from .program import Program
 
 Answer = TypeVar("Answer")
@@ -43,10 +42,9 @@ class Runtime(Lifetime):
     def __init__(self, opened: Opened, standby: Standby) -> None:
         self._now, self._standby = opened, standby
         self._spec, self._plan = opened.spec, opened.plan
-        self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
-        self._here = threading.local()  # ``worker`` is set in the threads of the pool
-        super().__init__(f"runtime {opened.about.get('path', opened.plan.placement.name)}")
+        what = f"runtime {opened.about.get('path', opened.plan.placement.name)}"
+        self._pool = CallPool(what, standby.options.slots)
+        super().__init__(what)
 
     @classmethod
     def open(
@@ -85,10 +83,11 @@ class Runtime(Lifetime):
             slots=slots, threads=threads, trace=trace, packed_devices=packed_devices
         )
         standby = Standby(options, on_device_lost, path=Path(path).absolute())
-        opened = Deployment.read(
-            path, lambda found: open_best(found, options, backend=backend, key=plan)
-        )
-        return cls(opened, standby)
+        with opening():
+            opened = Deployment.read(
+                path, lambda found: open_best(found, options, backend=backend, key=plan)
+            )
+            return cls(opened, standby)
 
     @classmethod
     def from_plan(
@@ -121,7 +120,8 @@ class Runtime(Lifetime):
         """
         options = OpenOptions(slots=slots, threads=threads, trace=trace, loader=backend)
         standby = Standby(options, on_device_lost)
-        return cls(open_plan(spec, plan, files, options), standby)
+        with opening():
+            return cls(open_plan(spec, plan, files, options), standby)
 
     @property
     def spec(self) -> ModelSpec:
@@ -249,15 +249,7 @@ class Runtime(Lifetime):
         images = as_images(x, self._spec.in_channels)
         batch, _, height, width = images.shape
         self._now.executor.check((batch, height, width))
-        try:
-            with self._lock:
-                if not self._closed:
-                    return self._open_pool().submit(self._answer, images)
-        except RuntimeError as error:  # no thread can be started
-            if "interpreter shutdown" in str(error):
-                stay_if_daemon()
-            raise BackendError(f"{self._what}: no thread to compute in: {error}.") from error
-        raise self._refusal()
+        return self._pool.submit(self._answer, images)
 
     def describe(self) -> dict[str, Any]:
         """What runs here and how, as plain JSON types."""
@@ -302,16 +294,9 @@ class Runtime(Lifetime):
         """
         if self._inherited:
             return
-        if getattr(self._here, "worker", False):
-            raise BackendError(
-                f"{self._what}: close was called in a callback of a future of its own, for which "
-                "it would wait. Call it in another thread."
-            )
-        with self._lock:
-            self._closed = True
-            pool = self._pool
-        if pool is not None:
-            pool.shutdown(wait=True)
+        self._pool.check_thread()
+        self._closed = True
+        self._pool.close()
         self._standby.close(self._now)
 
     def __enter__(self) -> Runtime:
@@ -323,16 +308,6 @@ class Runtime(Lifetime):
     @property
     def _needs_driver(self) -> bool:
         return not self._now.executor.home.direct
-
-    def _open_pool(self) -> ThreadPoolExecutor:
-        """The threads of ``submit``; the lock is held."""
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(
-                self._standby.options.slots,
-                thread_name_prefix="parnet-submit",
-                initializer=partial(setattr, self._here, "worker", True),
-            )
-        return self._pool
 
     def _answer(self, images: Images) -> Logits:
         return self._ask(lambda opened: opened.answer(images))
