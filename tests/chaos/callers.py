@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import cache, partial
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,10 @@ class Caller:
     A way of calling returns what must hold later, or nothing if the answer was compared at once.
     """
 
-    def __init__(self, world: World, runtime: Runtime, index: int) -> None:
+    def __init__(self, world: World, runtime: Runtime, index: int, ends: Event) -> None:
         self.world, self.runtime, self.tally = world, runtime, Tally()
         self._rng = random.Random(world.seed * 64 + index)
+        self._ends, self._ends_at = ends, self._rng.randrange(world.calls)
         self._ways: dict[str, Callable[[Array, Array], None]] = {
             "call": self._call,
             "run_into": self._run_into,
@@ -52,11 +54,15 @@ class Caller:
         self._buffers: list[Any] = []
 
     def work(self) -> None:
-        """Make all calls of the world, one after the other."""
-        for _ in range(self.world.calls):
+        """Make all calls of the world, one after the other, or until it is closed."""
+        for number in range(self.world.calls):
+            if number == self._ends_at:
+                self._ends.set()
             x, expected = self._images()
             way = self._rng.choice(list(self._ways))
-            self._try(way, partial(self._ways[way], x, expected))
+            answered = self._try(way, partial(self._ways[way], x, expected))
+            if self.world.kind == "closes" and not answered:
+                break
             if self._rng.random() < 0.2 or len(self._launched) >= _MAX_PENDING:
                 self._settle()
         self._settle()

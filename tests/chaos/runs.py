@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import json
+import logging
 import multiprocessing
 import os
 import platform
@@ -35,12 +36,13 @@ def run_world(world: World) -> Tally:
     """All calls of a world, then close; what is left behind is a complaint too."""
     runtime = world.open()
     devices = runtime._now.loaded.devices.values()
-    callers = [Caller(world, runtime, index) for index in range(world.threads)]
+    ends = threading.Event()
+    callers = [Caller(world, runtime, index, ends) for index in range(world.threads)]
     tally = Tally()
     tally.worlds[world.kind] += 1
     workers = [threading.Thread(target=caller.work) for caller in callers[1:]]
     if world.kind == "closes":
-        workers.append(threading.Thread(target=runtime.close))
+        workers.append(threading.Thread(target=lambda: ends.wait() and runtime.close()))
     for worker in workers:
         worker.start()
     callers[0].work()
@@ -59,6 +61,7 @@ def run_world(world: World) -> Tally:
 def run_chunk(seed: int, chunk: int) -> Tally:
     """The worlds of one chunk. A process that hangs says where, and ends."""
     faulthandler.dump_traceback_later(_HANG_S, exit=True)
+    logging.getLogger("parnet_deploy").setLevel(logging.ERROR)  # each lost device is a warning
     tally = Tally()
     for index in range(chunk * CHUNK, (chunk + 1) * CHUNK):
         tally.add(run_world(make_world(random.Random(f"{seed}/{index}").randrange(_SEEDS))))

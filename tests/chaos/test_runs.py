@@ -8,7 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from parnet_deploy.runtime import executor as executors
+from parnet_deploy.runtime.device import Capture
 from parnet_deploy.runtime.executor import Executor
+from parnet_deploy.runtime.fake.device import FakeDevice
 from parnet_deploy.runtime.program import compile_program
 from parnet_deploy.runtime.slot import Slot
 from tests.chaos.runs import run_chunk, run_world
@@ -57,6 +59,8 @@ def forget_a_wait(monkeypatch) -> None:
         return without_step(program, rng.choice(found)) if found else program
 
     monkeypatch.setattr(executors, "compile_program", forgetful)
+    # A capture would refuse many of these programs when the runtime is opened.
+    monkeypatch.setattr(FakeDevice, "capture", lambda *_: Capture(None, "not here"))
 
 
 def forget_the_call_before(monkeypatch) -> None:
