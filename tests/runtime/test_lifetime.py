@@ -17,6 +17,7 @@ from parnet_deploy.runtime.arrays.inputs import address_of
 from parnet_deploy.runtime.fake.backend import FakeBackend
 from parnet_deploy.runtime.fake.options import FakeOptions
 from parnet_deploy.runtime.host import HostBuffer
+from tests.chaos.callers import OnDevice
 from tests.runtime.runtime_toys import segment_kernel, write_engines
 from tests.runtime.test_session import EXPECTED, FAKE, SPEC, STREAMS, X, close_to
 
@@ -245,6 +246,37 @@ class TestCloseDuringWork:
             return out
 
         return way
+
+    def test_enqueue_takes_no_memory_afterwards(self):
+        rt = fake_runtime()
+        device = rt._now.executor.home
+        stream, image = device.create_stream(7), device.allocate(X.nbytes)
+        device.upload(image, address_of(X), X.nbytes, stream)
+        stops, wrong = [], []
+
+        def work() -> None:
+            try:
+                while not stops:
+                    found = rt.enqueue(OnDevice(image.address, X.shape), stream=stream)
+                    assert found.shape == EXPECTED.shape
+            except BackendError as error:
+                stops.append(str(error))
+            except BaseException as error:
+                wrong.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        rt.close()
+        for thread in threads:
+            thread.join(HANG_S)
+        assert wrong == []
+        assert all("closed" in why for why in stops)
+        with pytest.raises(BackendError, match="the runtime is closed"):
+            rt._now.outputs.take(stream.handle)
+        image.close()
+        stream.close()
+        assert [d.used_bytes for d in rt._now.loaded.devices.values()] == [0, 0, 0]
 
 
 class TestGarbage:
