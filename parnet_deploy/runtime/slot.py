@@ -132,8 +132,10 @@ class Slot:
                     outside.record(written)
                 self._busy, self._outside = False, True
             except BaseException:
-                _settle(outside)
-                self._drain()
+                with suppress(BackendError):
+                    outside.record(self._done)
+                    self._outside = True
+                self._drain()  # by the event: what went wrong in the caller's stream stays there
                 raise
 
     def bind(self, shape: Shape) -> Bound:
