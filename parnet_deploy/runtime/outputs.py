@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 from .device import Buffer, Event
 from .lifetime import refusal
@@ -86,7 +86,10 @@ class OutputPool:
         return lease
 
     def _new(self) -> Part:
-        part = (self._allocate(), self._create_event())
+        with ExitStack() as undo:  # the device may be lost between the two
+            buffer = undo.enter_context(closing(self._allocate()))
+            part = (buffer, self._create_event())
+            undo.pop_all()
         self._all.add(part)
         return part
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from parnet_deploy import Runtime
-from parnet_deploy.errors import BackendError
+from parnet_deploy.errors import BackendError, DeviceLostError
 from parnet_deploy.runtime.arrays.inputs import address_of
 from parnet_deploy.runtime.fake.backend import FakeBackend
 from parnet_deploy.runtime.fake.options import FakeOptions
@@ -277,6 +277,19 @@ class TestCloseDuringWork:
         image.close()
         stream.close()
         assert [d.used_bytes for d in rt._now.loaded.devices.values()] == [0, 0, 0]
+
+    def test_an_output_without_an_event_is_freed(self):
+        """Found by chaos-runs: the device was lost between the two."""
+
+        def create_event():
+            raise DeviceLostError("device 2: gone.", 2)
+
+        with fake_runtime() as rt:
+            device, pool = rt._now.executor.home, rt._now.outputs
+            before, pool._create_event = device.used_bytes, create_event
+            with pytest.raises(DeviceLostError):
+                pool.take(1000)
+            assert device.used_bytes == before
 
 
 class TestGarbage:
