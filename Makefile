@@ -94,11 +94,12 @@ demo: $(READY) ## A trained network from checkpoint to answers, in about a minut
 	$(BIN)/parnet-deploy demo
 
 test: $(READY) ## Run the tests, but for the slow ones
-	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not conformance" \
-		$(PYTEST_ARGS)
+	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) \
+		-m "not slow and not conformance and not chaos" $(PYTEST_ARGS)
 
 test-all: $(READY) $(BINDINGS) ## Run all tests, but for those that need a real Triton
-	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) -m "not conformance" $(PYTEST_ARGS)
+	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) \
+		-m "not conformance and not chaos" $(PYTEST_ARGS)
 
 oracle: $(ORACLE) ## Install a real Triton server and the clients of others (.venv/oracle)
 
@@ -126,6 +127,10 @@ soak: $(READY) ## Serve at 80 % of capacity for SOAK_MINUTES (10), every answer 
 
 fuzz: $(READY) ## Send malformed requests to a real server, FUZZ_EXAMPLES (3000) for each test
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-3000} $(QUIET) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/serve/fuzz
+
+chaos: $(READY) ## Faults in their long forms: CHAOS_KILLS (500) random kills, a kill at every step
+	$(QUIET) $(BIN)/python -m tests.chaos.kills
+	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) -m chaos $(PYTEST_ARGS) tests/chaos
 
 lint: $(READY) ## Style, types and layers
 	$(BIN)/ruff check .
