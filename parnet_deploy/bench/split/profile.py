@@ -10,7 +10,6 @@ neighbour is counted under "".
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from ...runtime.onnxruntime.cpu import open_session
 from ...spec import ModelSpec
+from ...storage.scratch import scratch_folder
 
 Arrays = Mapping[str, NDArray[np.float32]]
 WARM_UP, CALLS = 2, 7
@@ -54,8 +54,8 @@ def profile_engine(
 
     Returns: The call of median time, and the outputs.
     """
-    with tempfile.TemporaryDirectory(prefix="parnet-deploy-") as scratch:
-        session = open_session(engine, threads=threads, profile=Path(scratch) / "calls")
+    with scratch_folder("parnet-profile-") as scratch:
+        session = open_session(engine, threads=threads, profile=scratch / "calls")
         names = [output.name for output in session.get_outputs()]
         walls_ms = []
         for _ in range(WARM_UP + CALLS):
