@@ -18,7 +18,7 @@ from .input_size import InputSize
 from .spec import ModelSpec
 from .storage import names
 from .storage.document import canonical
-from .storage.files import hash_file
+from .storage.files import hash_file, open_plain
 from .storage.journal import settle
 from .storage.manifest import Manifest, load_manifest
 from .storage.search import Found, find_deployment
@@ -99,7 +99,7 @@ class Deployment:
             path: The directory.
             create: Make it if there is none.
             wait_s: How long to wait for another writer.
-            on_wait: Called with one line of text if there is one.
+            on_wait: Called with one line of text if there is one; None: it is logged.
         """
         return Transaction(Path(path), create=create, wait_s=wait_s, on_wait=on_wait)
 
@@ -245,7 +245,7 @@ def step_key(**parts: Any) -> str:
 def _read_bytes(root: Path, name: str, record: Mapping[str, Any]) -> bytes:
     _check_inside(root, name)
     try:
-        with (root / name).open("rb") as file:
+        with open_plain(root / name) as file:
             size = os.fstat(file.fileno()).st_size  # a manifest may claim any size
             data = file.read(min(record["bytes"], size) + 1)
     except OSError as error:

@@ -12,6 +12,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -116,7 +117,8 @@ def recover(root: Path) -> None:
 
 def _read(root: Path, path: Path) -> Journal:
     where = f"journal {path}"
-    if path.is_symlink() or path.stat().st_size > MAX_DOCUMENT_BYTES:
+    about = path.lstat()
+    if not stat.S_ISREG(about.st_mode) or about.st_size > MAX_DOCUMENT_BYTES:
         raise DeploymentCorruptError(f"{where}: this is not a journal of this package. Remove it.")
     data = unseal(path.read_bytes(), where, schema_version=SCHEMA_VERSION)
     found = {key: data.get(key) for key in ("staging", "remove", "place")}
