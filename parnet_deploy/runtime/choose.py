@@ -83,7 +83,13 @@ def order_plans(
             f"deployment {deployment.path}: got {there or 'no plans'}, "
             f"expected {asked or 'one or more'}. {step}"
         )
-    newest = sorted(chosen, key=lambda name: str(chosen[name].get("built", "")), reverse=True)
+
+    def made(name: str) -> tuple[str, str]:
+        """When its step was finished, which no clock that is set back makes earlier than others."""
+        step = deployment.steps[chosen[name]["step"]]
+        return str(step["finished"]), str(chosen[name].get("built", ""))
+
+    newest = sorted(chosen, key=made, reverse=True)
     return tuple(sorted(newest, key=lambda name: _rank(chosen[name])))
 
 
