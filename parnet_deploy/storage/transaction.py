@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from .manifest import Manifest, load_manifest
 Notify = Callable[[str], None]
 
 _OWN = (names.LOCK, names.LOCK_HOLDER)
+_LOG = logging.getLogger(__name__)
 
 
 class Transaction(Draft):
@@ -38,7 +40,7 @@ class Transaction(Draft):
         self.path = root
         self._create = create
         self._wait_s = wait_s
-        self._on_wait = on_wait
+        self._on_wait = on_wait or _LOG.warning
         self._lock: WriterLock | None = None
         self._staging: Path | None = None
 
@@ -117,16 +119,16 @@ class Transaction(Draft):
         lock = WriterLock(self.path)
         if lock.acquire(wait_s=0):
             return lock
-        if self._on_wait:
-            self._on_wait(
-                f"deployment {self.path}: {lock.holder()} is writing it; "
-                f"waiting up to {self._wait_s:g} s."
-            )
+        self._on_wait(
+            f"deployment {self.path}: {lock.holder()} is writing it; "
+            f"waiting up to {self._wait_s:g} s."
+        )
         if lock.acquire(wait_s=self._wait_s):
             return lock
         raise DeploymentError(
-            f"deployment {self.path}: got the lock of {lock.holder()}, expected no other writer. "
-            "Wait until it has ended and run the command again."
+            f"deployment {self.path}: got the lock of {lock.holder()}, expected no other writer "
+            f"after {self._wait_s:g} s. Wait until it has ended, or end it, and run the command "
+            "again."
         )
 
     def _refuse_foreign(self) -> None:
