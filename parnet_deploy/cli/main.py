@@ -135,7 +135,7 @@ def _leave_quietly() -> NoReturn:
 
 def _lack(error: MemoryError | OSError) -> str | None:
     """What to say of memory or a disk that is full, which is no bug; None of any other error."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or error.errno == errno.ENOMEM:
         return "memory: not enough for this. Free some, or use a smaller --batch."
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" at {error.filename}" if error.filename else ""
