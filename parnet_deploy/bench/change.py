@@ -18,6 +18,8 @@ Verdict = Literal["regression", "faster", "unchanged", "too noisy to tell"]
 MIN_SAMPLES = 20  # of each run, for a verdict
 MARGIN = 0.05
 """Between two runs of the same on one machine; ``benchmarks/regression.py`` measures what it is."""
+MARGIN_PACED = 0.08
+"""The same for calls with pauses between them, in which caches cool and clocks fall."""
 MARGIN_BY_TIME = 0.15
 """The same without a yardstick on a CPU, whose clocks and neighbours then count in full."""
 RESOLVED = 0.10

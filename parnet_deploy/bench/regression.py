@@ -17,7 +17,15 @@ import numpy as np
 
 from ..errors import CheckFailedError, SpecError
 from ..runtime.backend import on_host
-from .change import MARGIN, MARGIN_BY_TIME, MIN_SAMPLES, Verdict, change_between, judge
+from .change import (
+    MARGIN,
+    MARGIN_BY_TIME,
+    MARGIN_PACED,
+    MIN_SAMPLES,
+    Verdict,
+    change_between,
+    judge,
+)
 from .environment import same_machine
 from .regression_words import (
     CostChange,
@@ -212,7 +220,8 @@ def _mode_change(
         for samples, report in zip(series, (old, new), strict=True)
     ]
     by_time = unit is None and on_host(new["subject"]["backend"])
-    margin = MARGIN_BY_TIME if by_time else MARGIN
+    between_runs = MARGIN_PACED if mode == "paced" else MARGIN
+    margin = MARGIN_BY_TIME if by_time else between_runs
     change = change_between(list(series[0]), list(series[1]), (blocks[0], blocks[1]))
     disturbed = any(disturbed_by_others(report) for report in (old, new))
     then, now = (one["quantiles_ms"]["p99"] for one in ours)

@@ -47,8 +47,8 @@ also comparison: verdict, by, old_written, new_written, modes, costs, failures, 
 \b
 Exit code 3 if an arm answers anything else than the trained network; nothing is timed then. With
 --compare also if the deployment is slower than in that report, beyond noise, or takes over 10 %
-more memory; what others do to this machine is told by the yardstick, a fixed computation that is
-timed beside on the CPU. A report of another machine is refused.
+and 8 MiB more memory; what others do to this machine is told by the yardstick, a fixed computation
+that is timed beside on the CPU. A report of another machine is refused.
 """
 
 

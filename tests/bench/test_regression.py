@@ -16,6 +16,7 @@ from parnet_deploy.bench.change import (
     MARGIN,
     MARGIN_BY_TIME,
     MARGIN_DISTURBED,
+    MARGIN_PACED,
     change_between,
     judge,
 )
@@ -209,6 +210,23 @@ def test_without_a_yardstick_times_are_compared_with_a_wide_margin() -> None:
     assert found["verdict"] != "regression"
     assert any("no yardstick in common" in note for note in found["notes"])
     assert compare_reports(old, slower)["verdict"] == "regression"
+
+
+def paced(found: BenchReport) -> BenchReport:
+    """The same run as one of paced calls."""
+    found["rounds"], found["rate_hz"] = {"paced": found["rounds"]["saturated"]}, 30.0
+    for arm in found["arms"].values():
+        arm["modes"] = {"paced": arm["modes"]["saturated"]}
+    return found
+
+
+def test_paced_calls_differ_more_between_runs() -> None:
+    by_mode = [compare_reports(report(), report(1.06, seed=1))]
+    by_mode.append(compare_reports(paced(report()), paced(report(1.06, seed=1))))
+    assert [found["verdict"] for found in by_mode] == ["regression", "unchanged"]
+    slower = compare_reports(paced(report()), paced(report(1.10, seed=1)))
+    assert slower["verdict"] == "regression"
+    assert slower["modes"]["paced"]["margin"] == MARGIN_PACED
 
 
 def test_another_yardstick_is_none() -> None:
