@@ -101,7 +101,11 @@ def _quantiles(ours: ModeResult) -> str:
 def _more(report: BenchReport, others: dict[str, Interval]) -> list[str]:
     if not others:
         return []
-    said = listed(f"{ratio_text(ratio)} of {arm_title(name)}" for name, ratio in others.items())
+    ways = ("of the time of", *["of"] * len(others))
+    said = listed(
+        f"{ratio_text(ratio)} {of} {arm_title(name)}"
+        for of, (name, ratio) in zip(ways, others.items(), strict=False)
+    )
     return [f"It takes {said}."]
 
 

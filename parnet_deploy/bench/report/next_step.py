@@ -10,6 +10,7 @@ from ..result import BenchReport
 from .answer import NextStep
 from .evidence import Evidence, is_verified, own_precision, precisions
 from .fast import comparisons, main_mode, standing
+from .provenance import same_options
 from .why import split_shares
 from .words import arm_title
 
@@ -44,7 +45,8 @@ def _rules(report: BenchReport, evidence: Evidence) -> Iterator[NextStep]:
         return
     if any(noise["name"] not in _NOTES for noise in report["noise"]):
         yield NextStep(
-            command=f"parnet-deploy bench {named}", why="again, when nothing else runs here"
+            command=f"parnet-deploy bench {named}{same_options(report)}",
+            why="again, when nothing else runs here",
         )
     if not is_verified(evidence, subject["plan"]):
         yield NextStep(
@@ -104,5 +106,5 @@ def _about_precision(
     else:
         yield NextStep(
             command=f"parnet-deploy calibrate -d {name} photos/",
-            why="narrower multiplications, within gates of accuracy",
+            why="lower precision is faster; it is kept only if the answers stay right",
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..result import OURS, QUANTILE_NAMES, ArmResult, BenchReport, Curve, ModeResult
+from ..result import OURS, QUANTILE_NAMES, YARDSTICK, ArmResult, BenchReport, Curve, ModeResult
 from ..statistics import samples_needed
-from .why import split_shares, stage_share
+from .why import distortion, split_shares, stage_share
 from .words import (
     arm_title,
     count_text,
@@ -64,7 +64,7 @@ def latency_rows(report: BenchReport, mode: str, *, brief: bool = False) -> Rows
         (
             arm_title(name),
             *(quantile_text(found, quantile, brief=brief) for quantile in told),
-            "" if name == OURS else ratio_text(ours_of_it(found["ratio_to_ours"])),
+            ratio_text(ours_of_it(found["ratio_to_ours"])) if _is_rival(name) else "",
             str(len(found["samples_ms"])),
             *([str(missed)] if any(late) else []),
         )
@@ -80,6 +80,10 @@ def latency_rows(report: BenchReport, mode: str, *, brief: bool = False) -> Rows
         rows=tuple(rows),
         numbers=tuple(range(1, len(told) + 4)),
     )
+
+
+def _is_rival(name: str) -> bool:
+    return name not in (OURS, YARDSTICK)
 
 
 def _tells(found: ModeResult, name: str) -> bool:
@@ -191,8 +195,10 @@ def split_rows(report: BenchReport) -> Rows:
             for row in split["rows"]
         ]
         rows.append(("the whole", number_text(split["whole_ms"]), ""))
+    longer = None if split is None else distortion(split)
+    cost = "" if longer is None else f"; looking into it made it {longer:.1f} times as long"
     return Rows(
-        caption="Where the time of a call goes",
+        caption=f"Where the time of a call goes{cost}",
         heads=("stage", "ms", "share"),
         rows=tuple(rows),
         numbers=(1, 2),
