@@ -63,7 +63,7 @@ def test_auto_measures_and_keeps_the_table(exported, monkeypatch) -> None:
     table = report["measured"]["candidates"]
     assert [row["candidate"] for row in table] == [
         "one, all cores",
-        "one, 1 core(s)",
+        "one, 1 core",
         "streams, all cores",
     ]
     assert sum(row["chosen"] for row in table) == 1
