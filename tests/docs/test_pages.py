@@ -141,6 +141,8 @@ def test_a_command_that_does_not_exist_is_noticed(line: str, why: str) -> None:
         ("took  0.31 ms   ✓", "took 12.5 ms", True, True),
         ("error 2.6e-07", "error 1e-8", True, True),
         ("took 1 ms", "took 1 s", True, False),
+        ("✓ How fast is it? 1 ms", "! How fast is it? 2 ms", True, True),
+        ("✓ Is it right? Yes", "! Is it right? Yes", True, False),
     ],
 )
 def test_what_is_printed_is_compared(expected: str, got: str, vary: bool, same: bool) -> None:
