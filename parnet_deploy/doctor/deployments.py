@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ..deployment import Deployment
@@ -14,18 +14,21 @@ from .finding import Finding
 GROUP = "deployments"
 
 
-def examine_deployments(engines: Path, *, deep: bool = False) -> Iterator[Finding]:
+def examine_deployments(
+    engines: Path, *, deep: bool = False, unusable: Collection[str] = ()
+) -> Iterator[Finding]:
     """One finding for each deployment in a directory.
 
     Args:
         engines: The directory; need not exist.
         deep: Check every file, and open every plan with its canary, which takes seconds each.
+        unusable: Backends that cannot be loaded; their plans are not opened.
     """
     for manifest in sorted(engines.glob("*/deployment.json")):
-        yield _examine(manifest.parent, deep=deep)
+        yield _examine(manifest.parent, deep=deep, unusable=unusable)
 
 
-def _examine(directory: Path, *, deep: bool) -> Finding:
+def _examine(directory: Path, *, deep: bool, unusable: Collection[str]) -> Finding:
     name = directory.name
     try:
         opened = Deployment.open(directory)
@@ -51,6 +54,10 @@ def _examine(directory: Path, *, deep: bool) -> Finding:
         return _bad(name, f"missing or changed: {bad}", f"parnet-deploy inspect {name}")
     runs, fails = [], []
     for key in plans:
+        backend = str(opened.plans[key].get("backend"))
+        if backend in unusable:  # to open it could crash or hang
+            fails.append(f"{key}: backend {backend} cannot be loaded here")
+            continue
         try:
             with Runtime.open(directory, plan=key):
                 runs.append(key)
