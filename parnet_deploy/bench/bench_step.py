@@ -112,12 +112,17 @@ def bench_to_deployment(
             "it can."
         )
     reference = read_reference(deployment)
+    on_stage("choosing the plan")
+    with Runtime.open(directory, plan=options.plan, backend=options.backend) as runtime:
+        about, most = runtime.describe(), runtime.max_batch
+    if options.batch > most:
+        raise SpecError(
+            f"bench batch: got {options.batch}, expected 1 to {most}: the plan takes no more. "
+            f"Run: parnet-deploy build --max-batch {options.batch}."
+        )
     image, logits = (
         np.concatenate([values] * options.batch) for values in (reference.image, reference.logits)
     )
-    on_stage("choosing the plan")
-    with Runtime.open(directory, plan=options.plan, backend=options.backend) as runtime:
-        about = runtime.describe()
     subject = _subject(deployment, about, (options.batch, *image.shape[2:]))
     check(subject)
     threads = about["facts"].get("cores") or usable_cores()

@@ -9,7 +9,7 @@ from ...reading import entry, listing
 from ..result import BenchReport
 from .answer import NextStep
 from .evidence import Evidence, is_verified, own_precision, precisions
-from .fast import comparisons, main_mode, standing
+from .fast import comparisons, main_mode, standing, tells_apart
 from .why import split_shares
 from .words import arm_title
 
@@ -63,11 +63,14 @@ def _rules(report: BenchReport, evidence: Evidence) -> Iterator[NextStep]:
 
 
 def _about_rivals(report: BenchReport, named: str) -> Iterator[NextStep]:
-    rivals = comparisons(report, main_mode(report))
+    mode = main_mode(report)
+    rivals = comparisons(report, mode)
     ahead = [
         name
         for name, ratio in rivals.items()
-        if standing(ratio) == "slower" and report["arms"][name]["network"] == "same"
+        if tells_apart(report, mode)
+        and standing(ratio) == "slower"
+        and report["arms"][name]["network"] == "same"
     ]
     if ahead:
         yield NextStep(

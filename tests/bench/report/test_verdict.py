@@ -10,6 +10,7 @@ from parnet_deploy.bench.report.fast import standing
 from parnet_deploy.bench.report.tables import cost_rows, latency_rows
 from parnet_deploy.bench.report.verdict import conclude, verdict
 from parnet_deploy.bench.result import OURS, Interval
+from parnet_deploy.bench.statistics import LEAST_ROUNDS
 from tests.bench.report.samples import (
     PLAN,
     check,
@@ -172,6 +173,22 @@ def test_ours_stands_first_in_every_order() -> None:
     assert next(iter(report["arms"])) != OURS
     assert latency_rows(report, "paced").rows[0][0] == OURS
     assert cost_rows(report).rows[0][0] == OURS
+
+
+@pytest.mark.parametrize(
+    ("rounds", "said"), [(1, "one round is too few"), (LEAST_ROUNDS - 1, "4 rounds are too few")]
+)
+def test_too_few_rounds_are_neither_victory_nor_defeat(rounds: int, said: str) -> None:
+    report = make_report(rivals={"onnxruntime": 100.0, "openvino": 40.0}, left_out={})
+    report["rounds"]["saturated"] = rounds
+    found = conclude(report, make_evidence())
+    assert found.fast.mood == "care"
+    assert said in found.fast.text
+    assert "aster than " not in found.fast.text.replace("Whether that is faster than", "")
+    assert not any("OpenVINO is faster" in step.why for step in found.steps)
+    rows = latency_rows(report, "saturated")
+    assert [row[-2] for row in rows.rows] == ["", "needs 5 rounds", "needs 5 rounds"]
+    assert not any(" to " in cell for row in rows.rows for cell in row)
 
 
 def test_no_difference_is_no_victory() -> None:
