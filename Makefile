@@ -16,7 +16,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.14 python3.13 python3
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
 	&& { echo "$$python"; break; }; done)
 
-BENCHMARKS := startup cpu overhead fusion_forms precision
+BENCHMARKS := startup cpu overhead host_side fusion_forms precision
 comma := ,
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
@@ -94,11 +94,12 @@ demo: $(READY) ## A trained network from checkpoint to answers, in about a minut
 	$(BIN)/parnet-deploy demo
 
 test: $(READY) ## Run the tests, but for the slow ones
-	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not conformance" \
-		$(PYTEST_ARGS)
+	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) \
+		-m "not slow and not conformance and not chaos" $(PYTEST_ARGS)
 
 test-all: $(READY) $(BINDINGS) ## Run all tests, but for those that need a real Triton
-	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) -m "not conformance" $(PYTEST_ARGS)
+	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) \
+		-m "not conformance and not chaos" $(PYTEST_ARGS)
 
 oracle: $(ORACLE) ## Install a real Triton server and the clients of others (.venv/oracle)
 
@@ -118,14 +119,24 @@ test-gpu: ## Run the tests that need a GPU; none may be skipped for want of one 
 test-page: $(READY) ## Run the tests of the page; those in a browser may not be skipped (Chromium)
 	PARNET_REQUIRE_BROWSER=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/serve/page
 
+test-embed: $(READY) ## Build and run the programs in C and C++; none may be skipped for want of a compiler
+	$(QUIET) PARNET_REQUIRE_COMPILER=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/capi tests/examples
+
 overload: $(READY) ## Serve 200 clients with a queue of 64 for OVERLOAD_SECONDS (30); nothing else may run
 	$(QUIET) $(BIN)/python -m tests.serve.load.overload
 
-soak: $(READY) ## Serve at 80 % of capacity for SOAK_MINUTES (10), every answer checked, growth bounded
-	$(QUIET) $(BIN)/python -m tests.serve.load.soak
+soak: $(READY) ## Everything at once, with random faults, for SOAK_MINUTES (60): nothing lost, no growth
+	$(QUIET) $(BIN)/python -m tests.soak.soak
+
+chaos-runs: $(READY) ## Call simulated devices CHAOS_RUNS (1000000) times in random worlds, each answer compared
+	$(QUIET) $(BIN)/python -m tests.chaos.runs $(CHAOS_ARGS)
 
 fuzz: $(READY) ## Send malformed requests to a real server, FUZZ_EXAMPLES (3000) for each test
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-3000} $(QUIET) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/serve/fuzz
+
+chaos: $(READY) chaos-runs ## Faults in their long forms: chaos-runs, CHAOS_KILLS (500) random kills, a kill at every step
+	$(QUIET) $(BIN)/python -m tests.chaos.kills
+	$(QUIET) $(BIN)/python -m pytest -n $(WORKERS) -m chaos $(PYTEST_ARGS) tests/chaos
 
 lint: $(READY) ## Style, types and layers
 	$(BIN)/ruff check .
@@ -152,7 +163,12 @@ build: $(READY) ## Build the wheel and the source distribution into dist/
 	@ls dist
 	rm -rf build
 
+sbom: $(READY) ## Write what the package is made of, as installed here: dist/sbom.cdx.json (CycloneDX)
+	@mkdir -p dist
+	$(BIN)/python tools/sbom.py dist/sbom.cdx.json
+
 check: export PARNET_REQUIRE_STUBS := 1
+check: export PARNET_REQUIRE_COMPILER := 1
 check: lint test-all docs build ## What every change must pass; CI runs conformance and test-ray too
 
 bench: $(READY) ## Measure everything in benchmarks/ on ParNet-S (minutes; nothing else may run)

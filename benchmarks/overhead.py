@@ -10,23 +10,15 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 from arms import bare_session, time_arms
 from report import write_results
+from tiny import INPUT, build_tiny
 
 from parnet_deploy import Runtime
-from parnet_deploy.builder.build import BuildOptions, build_to_deployment
 from parnet_deploy.deployment import Deployment
-from parnet_deploy.export.export_step import export_to_deployment
-from parnet_deploy.export.fuse_step import FuseOptions, fuse_to_deployment
-from parnet_deploy.export.model import ParNet
-from parnet_deploy.input_size import InputSize
 from parnet_deploy.machine.describe import describe_machine
 from parnet_deploy.measure import Arm
-from parnet_deploy.spec import ModelSpec
 from parnet_deploy.steps import read_reference
-
-SPEC = ModelSpec(planes=(4, 4, 4, 8), num_blocks=(2, 2, 2, 1), num_classes=10)
 
 
 def main() -> None:
@@ -35,13 +27,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5000)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        directory = Path(scratch) / "small"
-        checkpoint = Path(scratch) / "small.pth"
-        torch.save(ParNet(SPEC).state_dict(), checkpoint)
-        fuse_to_deployment(checkpoint, directory, FuseOptions(activation="silu"))
-        export_to_deployment(directory, InputSize.parse("32"))
-        options = BuildOptions(placement="one", threads=1)
-        plan = build_to_deployment(directory, options).report["plan"]
+        directory, plan = build_tiny(Path(scratch))
         deployment = Deployment.open(directory)
         environment = describe_machine()
         with Runtime.open(directory, plan=plan) as runtime:
@@ -57,7 +43,7 @@ def main() -> None:
         ours="runtime",
         errors=errors,
         conditions={
-            "input": "1x3x32x32",
+            "input": INPUT,
             "threads": 1,
             "rounds": args.rounds,
             "added by the runtime, us p50": round(float(np.median(ours - bare)) * 1e3, 1),

@@ -18,10 +18,12 @@ from .input_size import InputSize
 from .spec import ModelSpec
 from .storage import names
 from .storage.document import canonical
-from .storage.files import hash_file
+from .storage.files import hash_file, open_plain
 from .storage.journal import settle
 from .storage.manifest import Manifest, load_manifest
 from .storage.search import Found, find_deployment
+from .storage.signature import Signature, load_signature
+from .storage.statement import statement, uncovered
 from .storage.transaction import Notify, Transaction
 
 __all__ = ["Deployment", "Found", "Integrity", "Transaction", "find_deployment", "step_key"]
@@ -99,7 +101,7 @@ class Deployment:
             path: The directory.
             create: Make it if there is none.
             wait_s: How long to wait for another writer.
-            on_wait: Called with one line of text if there is one.
+            on_wait: Called with one line of text if there is one; None: it is logged.
         """
         return Transaction(Path(path), create=create, wait_s=wait_s, on_wait=on_wait)
 
@@ -158,6 +160,24 @@ class Deployment:
         """Sha256 of the manifest, hence of everything: equal digest, equal deployment."""
         return self._manifest.digest
 
+    @property
+    def statement(self) -> bytes:
+        """What a signature covers: all that shapes an answer; see ``storage.statement``."""
+        return statement(self._manifest)
+
+    @property
+    def uncovered(self) -> tuple[str, ...]:
+        """Artifacts that no signature covers though they are no reports; see the same."""
+        return uncovered(self._manifest)
+
+    def read_signature(self) -> Signature | None:
+        """The signature that lies there now; None if there is none. It proves nothing unchecked.
+
+        Raises:
+            DeploymentUntrustedError: It is not one that this package wrote.
+        """
+        return load_signature(self.path)
+
     def read_bytes(self, name: str) -> bytes:
         """Content of an artifact; exactly these bytes were checked.
 
@@ -191,7 +211,7 @@ class Deployment:
             except DeploymentCorruptError:
                 changed.append(name)
         found = (p.relative_to(self.path) for p in self.path.rglob("*") if not p.is_dir())
-        own = {names.MANIFEST, names.JOURNAL, names.LOCK, names.LOCK_HOLDER}
+        own = {names.MANIFEST, names.SIGNATURE, names.JOURNAL, names.LOCK, names.LOCK_HOLDER}
         foreign = sorted(
             path.as_posix()
             for path in found
@@ -245,7 +265,7 @@ def step_key(**parts: Any) -> str:
 def _read_bytes(root: Path, name: str, record: Mapping[str, Any]) -> bytes:
     _check_inside(root, name)
     try:
-        with (root / name).open("rb") as file:
+        with open_plain(root / name) as file:
             size = os.fstat(file.fileno()).st_size  # a manifest may claim any size
             data = file.read(min(record["bytes"], size) + 1)
     except OSError as error:

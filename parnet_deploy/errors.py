@@ -8,7 +8,8 @@
     ├── DeploymentError               the deployment directory cannot be used
     │   ├── DeploymentNotFoundError   none there, or several and no name given
     │   ├── DeploymentCorruptError    an artifact or the manifest was changed
-    │   └── DeploymentChangedError    another command rewrote it while it was read
+    │   ├── DeploymentChangedError    another command rewrote it while it was read
+    │   └── DeploymentUntrustedError  no trusted key has signed it as it is
     ├── InputError                    the caller's data: shape, dtype, device, layout
     ├── BackendError                  an engine cannot be built, loaded or run
     │   ├── MissingExtraError         an optional package is not installed
@@ -16,8 +17,10 @@
     │   ├── EngineBuildError          building an engine failed
     │   ├── EngineLoadError           an engine file cannot be loaded here
     │   ├── ExecutionError            one run failed; the next may succeed
+    │   │   └── TimedOutError         its engines did not come back in time
     │   ├── OutOfMemoryError          the device has too little memory
     │   └── DeviceLostError           sticky: the device must not be used again
+    ├── SigningError                  a key cannot be used to sign, or to trust
     ├── ServeError                    the server cannot start: address, token, certificate
     └── CheckFailedError              exit 3: a proof did not hold
 
@@ -66,6 +69,10 @@ class DeploymentChangedError(DeploymentError):
     """Another command rewrote the deployment while it was read. Open it again."""
 
 
+class DeploymentUntrustedError(DeploymentError):
+    """Keys are trusted, and none of them has signed the deployment as it is. Nothing was run."""
+
+
 class InputError(ParnetDeployError):
     """The caller's data has a wrong shape, dtype, device or layout. No buffer was touched."""
 
@@ -105,6 +112,14 @@ class ExecutionError(BackendError):
     """One run failed. Buffers of the caller are untouched; the next run may succeed."""
 
 
+class TimedOutError(ExecutionError):
+    """The engines did not come back within the time limit of the runtime.
+
+    Buffers of the caller are untouched, and nothing reads or writes them later. What was given up
+    may still run; until it comes back its slot is out of use.
+    """
+
+
 class DeviceLostError(BackendError):
     """The device reported an error that no later call can recover from (sticky).
 
@@ -114,6 +129,10 @@ class DeviceLostError(BackendError):
     def __init__(self, message: str, device: int | None = None) -> None:
         super().__init__(message)
         self.device = device
+
+
+class SigningError(ParnetDeployError):
+    """A key file cannot be used: not there, not Ed25519, open to others, or a wrong passphrase."""
 
 
 class ServeError(ParnetDeployError):

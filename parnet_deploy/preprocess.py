@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import SpecError
+from .errors import InputError, MissingExtraError, SpecError
 from .image_files import check_pixel_count, find_images, image_name, read_labels, read_rgb
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ __all__ = [
     "Resize",
     "find_images",
     "load_image",
+    "prepare_pixels",
     "read_labels",
 ]
 
@@ -171,9 +172,40 @@ def load_image(
             image, preprocessing, name, max_pixels, (image.size, image.size[::-1])
         ),
     )
+    _check_scaled(rgb, preprocessing, name, max_pixels, (rgb.size,))
+    return _prepare(rgb, preprocessing)
+
+
+def prepare_pixels(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Turn the pixels of a decoded image, such as a video frame, into network input.
+
+    Shapes:
+        pixels (H, W, 3), RGB (OpenCV's are BGR); returns (3, H, W), which the caller owns.
+
+    Raises:
+        InputError: The array is none of 8-bit RGB, or too large.
+        MissingExtraError: Pillow is not installed.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise InputError(
+            f"pixels: got {pixels.dtype} of shape {pixels.shape}, expected uint8 (H, W, 3) in RGB. "
+            "Convert the frame."
+        )
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingExtraError("pillow", "images") from error
+
+    rgb = Image.fromarray(pixels)
+    check_pixel_count(rgb, rgb.width * rgb.height, "pixels")
+    _check_scaled(rgb, preprocessing, "pixels", None, (rgb.size,))
+    return _prepare(rgb, preprocessing)
+
+
+def _prepare(rgb: Image.Image, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Scale, crop and normalise upright 8-bit RGB; (3, H, W)."""
     from PIL import Image
 
-    _check_scaled(rgb, preprocessing, name, max_pixels, (rgb.size,))
     height, width = preprocessing.scaled_size(rgb.height, rgb.width)
     filters = {
         "nearest": Image.Resampling.NEAREST,

@@ -56,10 +56,18 @@ def find_browser() -> str | None:
     return next(filter(None, map(shutil.which, names)), None)
 
 
+def missing_compiler() -> str | None:
+    """What a test marked ``compiler`` lacks here; None if nothing."""
+    from tests import cmake
+
+    return cmake.missing_compiler()
+
+
 CAPABILITIES: dict[str, Callable[[], str | None]] = {
     "gpu": missing_gpu,
     "tensorrt": missing_tensorrt,
     "browser": missing_browser,
+    "compiler": missing_compiler,
     "ray": lambda: missing_module("ray", "ray"),
 }
 
@@ -67,6 +75,7 @@ REQUIRED = {
     "gpu": "PARNET_REQUIRE_GPU",
     "tensorrt": "PARNET_REQUIRE_GPU",
     "browser": "PARNET_REQUIRE_BROWSER",
+    "compiler": "PARNET_REQUIRE_COMPILER",
 }
 """The variable that turns a skip for want of a capability into a failure."""
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -434,3 +437,40 @@ def test_step_key_takes_plain_json_only() -> None:
             step_key(a=value)
     with pytest.raises(ValueError, match="expected a finite number"):
         step_key(a=[float("nan")])
+
+
+@pytest.mark.parametrize("name", ["deployment.json", STEM])
+def test_a_disk_that_fails_while_it_is_read(
+    full: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.fdopen
+
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        def fileno(self) -> int:
+            return self.handle
+
+    def fdopen(handle: int, mode: str) -> Any:
+        if os.readlink(f"/proc/self/fd/{handle}") != str(full / name):
+            return opened(handle, mode)
+        broken = Broken()
+        broken.handle = handle
+        return broken
+
+    monkeypatch.setattr(os, "fdopen", fdopen)
+    with pytest.raises(DeploymentError, match=rf"{name}.*Input/output error"):
+        Deployment.open(full).read_bytes(STEM)
+    if name == STEM:
+        assert Deployment.open(full).verify().changed == (STEM,)
+        with pytest.raises(DeploymentCorruptError, match="Input/output error"):
+            Deployment.open(full).verified_path(STEM)
+
+
+@pytest.mark.parametrize("name", ["deployment.json", STEM])
+def test_a_pipe_in_the_place_of_a_file_is_refused(full: Path, name: str) -> None:
+    (full / name).unlink()
+    os.mkfifo(full / name)
+    with pytest.raises(DeploymentError, match=rf"{name}.*not a plain file"):
+        Deployment.open(full).read_bytes(STEM)

@@ -18,6 +18,10 @@ import parnet_deploy
 
 ROOT = Path(__file__).parents[1]
 BUILD_FILES = ("setup.cfg", "pyproject.toml", "MANIFEST.in", "LICENSE", "CHANGELOG.md")
+DATA_SUFFIXES = {
+    *(".html", ".css", ".js", ".json", ".proto", ".binpb"),
+    *(".h", ".c", ".txt", ".cmake"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,7 @@ def test_wheel_holds_every_module_and_nothing_else(wheel: zipfile.ZipFile) -> No
     expected |= {  # data files that a package directory ships next to its code
         path.relative_to(ROOT).as_posix()
         for path in package.rglob("*")
-        if path.suffix in {".html", ".css", ".js", ".json", ".proto", ".binpb"}
+        if path.suffix in DATA_SUFFIXES
     }
     inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert inside == expected
@@ -89,7 +93,7 @@ def test_dependencies_have_lower_bounds_only_but_for_some(metadata: Message) -> 
         if name in BOUNDS:
             assert set(line.removeprefix(name).split(";")[0].strip().split(",")) == BOUNDS[name]
         elif 'extra == "ray"' not in line:  # what these exclude does not start: see setup.cfg
-            assert re.match(r"[\w-]+>=[\d.]+(; |$)", line), line
+            assert re.match(r"[\w-]+(\[[\w-]+\])?>=[\d.]+(; |$)", line), line
 
 
 def test_extras_named_in_messages_exist(metadata: Message) -> None:
@@ -115,10 +119,12 @@ def test_version_is_the_top_of_the_changelog() -> None:
 def test_schema_versions_stand_in_the_changelog() -> None:
     from parnet_deploy.plan import PLAN_SCHEMA
     from parnet_deploy.storage.manifest import SCHEMA_VERSION
+    from parnet_deploy.storage.signature import SIGNATURE_SCHEMA
 
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"Manifest schema {SCHEMA_VERSION}." in text
     assert f"Plan schema {PLAN_SCHEMA}." in text
+    assert f"Signature schema {SIGNATURE_SCHEMA}." in text
 
 
 @pytest.mark.parametrize(

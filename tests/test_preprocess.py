@@ -28,6 +28,7 @@ from parnet_deploy.preprocess import (
     Preprocessing,
     find_images,
     load_image,
+    prepare_pixels,
     read_labels,
 )
 
@@ -476,6 +477,49 @@ class TestHostileFiles:
     def test_pillow_is_imported_on_first_use_only(self) -> None:
         code = "import sys, parnet_deploy.preprocess; sys.exit('PIL' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class TestPixels:
+    """Frames that are in memory already."""
+
+    @given(
+        size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+        resize=st.sampled_from(RESIZES),
+        interpolation=st.sampled_from(INTERPOLATIONS),
+        crop=st.floats(0.5, 1),
+    )
+    def test_the_same_as_the_same_pixels_in_a_file(self, size, resize, interpolation, crop) -> None:
+        preprocessing = Preprocessing(
+            height=16, width=12, resize=resize, interpolation=interpolation, crop_fraction=crop
+        )
+        pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+        wanted = load_image(png(pixels), preprocessing)
+        assert np.array_equal(prepare_pixels(pixels, preprocessing), wanted)
+        reversed_view = pixels[:, :, ::-1].copy()[:, :, ::-1]  # as BGR is turned, without a copy
+        assert np.array_equal(prepare_pixels(reversed_view, preprocessing), wanted)
+
+    @pytest.mark.parametrize(
+        "pixels",
+        [
+            np.zeros((4, 4, 3), np.float32),
+            np.zeros((4, 4), np.uint8),
+            np.zeros((4, 4, 4), np.uint8),
+            np.zeros((0, 4, 3), np.uint8),
+        ],
+    )
+    def test_anything_else_is_refused(self, pixels) -> None:
+        with pytest.raises(InputError, match=r"^pixels: got .*expected"):
+            prepare_pixels(pixels, SHOW_PIXELS)
+
+    def test_a_frame_that_would_scale_to_a_bomb_is_refused(self) -> None:
+        thin = np.zeros((1, 60000, 3), np.uint8)
+        with pytest.raises(InputError, match="that scale to"):
+            prepare_pixels(thin, Preprocessing())
+
+    def test_without_pillow(self, monkeypatch) -> None:
+        monkeypatch.setitem(sys.modules, "PIL", None)
+        with pytest.raises(MissingExtraError, match=r"parnet-deploy\[images\]"):
+            prepare_pixels(np.zeros((4, 4, 3), np.uint8), SHOW_PIXELS)
 
 
 class TestPreprocessingAsData:

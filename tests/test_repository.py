@@ -44,11 +44,12 @@ def test_deployments_are_ignored(tracked: list[Path]) -> None:
         assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0, name
 
 
-def test_ci_runs_make_check_and_nothing_else() -> None:
+def test_ci_runs_targets_of_make_and_nothing_else() -> None:
     script = ROOT / ".ci" / "run"
     lines = script.read_text(encoding="utf-8").splitlines()
     commands = [line for line in lines if line and not line.startswith(("#", "cd ", "set "))]
-    assert commands == ["make check", "make conformance", "make test-ray"]
+    soak = "SOAK_MINUTES=2 make soak"
+    assert commands == ["make check", "make conformance", "make test-ray", soak]
     assert "set -euo pipefail" in lines
     assert os.access(script, os.X_OK)
 

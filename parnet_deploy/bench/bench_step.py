@@ -16,6 +16,7 @@ from ..errors import SpecError
 from ..machine.cores import usable_cores
 from ..runtime.backend import on_host
 from ..runtime.session import Runtime
+from ..signing.trust import open_trusted
 from ..steps import Progress, StepResult, read_reference, write_report
 from .arm_results import Turns, arm_result
 from .arms.arm import ArmSpec
@@ -105,19 +106,24 @@ def bench_to_deployment(
         BackendError: No plan runs on this machine, or an arm died while it was timed.
     """
     options = options or BenchOptions()
-    deployment = Deployment.open(directory)
+    deployment = open_trusted(directory)
     if not os.access(directory, os.W_OK):
         raise SpecError(
             f"deployment {directory}: cannot be written to, and a report must be. Copy it to where "
             "it can."
         )
     reference = read_reference(deployment)
+    on_stage("choosing the plan")
+    with Runtime.open(directory, plan=options.plan, backend=options.backend) as runtime:
+        about, most = runtime.describe(), runtime.max_batch
+    if options.batch > most:
+        raise SpecError(
+            f"bench batch: got {options.batch}, expected 1 to {most}: the plan takes no more. "
+            f"Run: parnet-deploy build --max-batch {options.batch}."
+        )
     image, logits = (
         np.concatenate([values] * options.batch) for values in (reference.image, reference.logits)
     )
-    on_stage("choosing the plan")
-    with Runtime.open(directory, plan=options.plan, backend=options.backend) as runtime:
-        about = runtime.describe()
     subject = _subject(deployment, about, (options.batch, *image.shape[2:]))
     check(subject)
     threads = about["facts"].get("cores") or usable_cores()

@@ -94,5 +94,6 @@ def _kind(name: str, value: Any) -> Any:
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
-        return ", ".join(str(v["name"]) if isinstance(v, dict) else str(v) for v in value) or "none"
+        names = [str(v.get("name")) if isinstance(v, dict) else str(v) for v in value]
+        return ", ".join(names) or "none"
     return "unknown" if value is None else str(value)

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 
 from ..errors import CheckFailedError, SpecError
+from ..reading import number
 from ..runtime.backend import on_host
 from .change import (
     MARGIN,
@@ -37,7 +38,7 @@ from .regression_words import (
     warn,
 )
 from .result import OURS, SCHEMA, YARDSTICK, ArmResult, BenchReport, Subject
-from .statistics import block_length
+from .statistics import LEAST_ROUNDS, block_length
 
 _SUBJECT = ("backend", "simulated", "batch", "input_size")
 
@@ -62,6 +63,8 @@ def read_bench_report(path: Path) -> BenchReport:
     Raises:
         SpecError: The file is not there, or is no report of this version.
     """
+    if not path.is_file():  # a device or a pipe may never end
+        raise SpecError(f"report {path}: got no file, expected one. Run: parnet-deploy bench.")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -89,10 +92,17 @@ def _readable(found: Any) -> bool:
                     return False
                 if not np.isfinite(samples).all():
                     return False
+        if YARDSTICK in found["arms"] and not _counts(found["arms"][YARDSTICK]["facts"]):
+            return False
         compare_reports(found, found)
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError, SpecError):
         return False
     return OURS in found["arms"]
+
+
+def _counts(facts: Mapping[str, Any]) -> bool:
+    repeats = number(facts, "repeats")
+    return repeats is not None and repeats >= 1
 
 
 def check_subject(old: BenchReport, subject: Subject) -> None:
@@ -225,7 +235,9 @@ def _mode_change(
     change = change_between(list(series[0]), list(series[1]), (blocks[0], blocks[1]))
     disturbed = any(disturbed_by_others(report) for report in (old, new))
     then, now = (one["quantiles_ms"]["p99"] for one in ours)
-    few = min(map(len, series)) < MIN_SAMPLES
+    few = min(map(len, series)) < MIN_SAMPLES or any(
+        report["rounds"][mode] < LEAST_ROUNDS for report in (old, new)
+    )
     return ModeChange(
         verdict="too noisy to tell" if few else judge(change, margin, disturbed=disturbed),
         change=change,
@@ -242,11 +254,8 @@ def _overall(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def _costs(old: BenchReport, new: BenchReport) -> Iterator[tuple[str, CostChange]]:
-    then, now = (dict(report["arms"][OURS]) for report in (old, new))
+    then, now = (report["arms"][OURS] for report in (old, new))
     for name in ("memory_mib", "model_mib", "load_ms", "first_ms"):
-        if then.get(name) is not None and now.get(name) is not None:
-            yield name, CostChange(old=_number(then[name]), new=_number(now[name]))
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, (int, float)) else float("nan")
+        costs = number(then, name), number(now, name)
+        if costs[0] is not None and costs[1] is not None:
+            yield name, CostChange(old=costs[0], new=costs[1])

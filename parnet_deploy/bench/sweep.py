@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from ..deployment import Deployment
 from ..errors import ExecutionError, ParnetDeployError, SpecError
 from ..machine.cores import usable_cores
 from ..reference import random_image
 from ..runtime.backend import on_host
 from ..runtime.session import Runtime
+from ..signing.trust import open_trusted
 from ..steps import Progress, read_reference
 from .arms.arm import ArmSpec
 from .arms.table import arm_spec
@@ -70,7 +70,7 @@ class _Subject:
     """The deployment whose curves are drawn: a plan of it, and how its points are opened."""
 
     def __init__(self, directory: Path, plan: str | None, backend: str | None) -> None:
-        deployment = Deployment.open(directory)
+        deployment = open_trusted(directory)
         reference = read_reference(deployment)
         self.directory, self.spec = directory, deployment.spec
         self.question = Question(image=reference.image, logits=reference.logits)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..deployment import Deployment, step_key
 from ..runtime.session import Runtime
+from ..signing.trust import open_trusted
 from ..steps import Progress, StepResult, read_reference, write_report
 from .bench_step import BenchOptions
 from .timeline import read_timeline, trace_events
@@ -41,7 +42,7 @@ def trace_to_deployment(
         BackendError: No plan runs on this machine, or its devices recorded nothing.
     """
     options = options or BenchOptions()
-    deployment = Deployment.open(directory)
+    deployment = open_trusted(directory)
     image = np.concatenate([read_reference(deployment).image] * options.batch)
     on_stage("tracing")
     with Runtime.open(directory, plan=options.plan, backend=options.backend, trace=True) as runtime:

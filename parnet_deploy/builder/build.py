@@ -19,6 +19,7 @@ from ..machine.describe import machine_key, package_versions
 from ..plan import CANARY_FILE, PLAN_FILE, PLAN_SCHEMA, Plan
 from ..reference import REFERENCE, Reference
 from ..steps import Progress, StepResult, read_reference, write_report
+from ..storage.scratch import scratch_folder
 from .candidates import Candidate, cpu_candidates, device_candidates
 from .gpus import choose_backend
 from .make import exported_size, open_workshop
@@ -94,8 +95,8 @@ def _scratch_folder() -> Iterator[Path]:
         DeploymentError: The disk is full, or there is no writable folder for temporary files.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="parnet-build-") as folder:
-            yield Path(folder)
+        with scratch_folder("parnet-build-") as folder:
+            yield folder
     except OSError as error:
         where = error.filename or tempfile.gettempdir()
         raise DeploymentError(

@@ -53,7 +53,8 @@ class Candidate:
     def label(self) -> str:
         """For tables, different for any two candidates of one build."""
         if self.on_cpu:
-            where = "all cores" if self.threads is None else f"{self.threads} core(s)"
+            plural = "" if self.threads == 1 else "s"
+            where = "all cores" if self.threads is None else f"{self.threads} core{plural}"
         else:
             plural = "s" if len(self.devices) > 1 else ""
             where = f"device{plural} {','.join(map(str, self.devices))}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,13 @@ from numpy.typing import NDArray
 
 from ..compare import ENGINE_TOLERANCE, Parity, compare
 from ..deployment import Deployment
-from ..errors import BackendError
+from ..errors import BackendError, MissingExtraError
+from ..extras import import_for
 from ..placement import Segment
 from ..plan import Plan
 from ..runtime.backend import LoadedPlan, load_backend
 from ..runtime.device import Stream, Tensor
+from ..runtime.engine_file import EngineFile
 from ..runtime.session import Runtime
 from ..spec import IMAGE, ModelSpec
 from .precisions import FLOAT32, Source
@@ -50,14 +51,15 @@ def run_graph(model: bytes, feeds: Arrays, *, emulate: bool = False) -> Arrays:
     it, in numpy, slowly.
     """
     try:
-        from ..runtime.onnxruntime.cpu import run_once
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "onnxruntime":
+        cpu = import_for("parnet_deploy.runtime.onnxruntime.cpu", "cpu")
+    except MissingExtraError as error:
+        if error.package != "onnxruntime":
             raise
         evaluator = _reference_evaluator(model)
         names = [str(name) for name in evaluator.output_names]
         return dict(zip(names, evaluator.run(names, dict(feeds)), strict=True))
-    return run_once(model, feeds, emulate=emulate)
+    found: Arrays = cpu.run_once(model, feeds, emulate=emulate)
+    return found
 
 
 def _reference_evaluator(model: bytes) -> Any:
@@ -75,7 +77,7 @@ def _reference_evaluator(model: bytes) -> Any:
 def verify_engines(
     spec: ModelSpec,
     plan: Plan,
-    files: Mapping[str, Path],
+    files: Mapping[str, EngineFile],
     values: Arrays,
     *,
     tolerance: float = ENGINE_TOLERANCE,

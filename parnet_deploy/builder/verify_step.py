@@ -14,6 +14,7 @@ from ..deployment import Deployment, step_key
 from ..errors import CheckFailedError, DeploymentError
 from ..runtime.choose import order_plans, read_plan
 from ..runtime.session import Runtime
+from ..signing.trust import open_trusted
 from ..steps import Progress, StepResult, read_reference, write_report
 from .precisions import FLOAT32, source_of
 from .verify import part_values, verify_engines, verify_whole
@@ -47,9 +48,10 @@ def verify_to_deployment(
 
     Raises:
         CheckFailedError: A comparison failed; the report was not published.
-        DeploymentError: There is no such plan, or the deployment is damaged.
+        DeploymentError: There is no such plan, or the deployment is damaged, or not signed by a
+            trusted key.
     """
-    deployment = Deployment.open(directory)
+    deployment = open_trusted(directory)
     integrity = deployment.verify()
     if not integrity:
         bad = ", ".join(integrity.missing + integrity.changed)

@@ -29,6 +29,7 @@ Examples:
   parnet-deploy bench --timeline
   parnet-deploy bench --compare before.json
   parnet-deploy bench --sweep batch,threads
+  parnet-deploy bench small --variant medium --variant large
 
 \b
 NAMES: torch, torch-compile, onnxruntime, openvino, resnet18, resnet34,
@@ -87,7 +88,8 @@ def _read_sweep(ctx: click.Context, param: click.Parameter, text: str | None) ->
     "--vs",
     metavar="NAMES",
     callback=_read_vs,
-    help=f"What to time beside it: names, or all, or none.  [default: {','.join(_DEFAULT_VS)}]",
+    help="What to time beside it: names, separated by commas; or all, or none.  "
+    f"[default: {','.join(_DEFAULT_VS)}]",
 )
 @click.option("--against", hidden=True, callback=_read_vs)
 @click.option(
@@ -119,7 +121,10 @@ def _read_sweep(ctx: click.Context, param: click.Parameter, text: str | None) ->
     "--sweep", metavar="NAMES", callback=_read_sweep, help="Curves: batch,threads,size, or all."
 )
 @click.option(
-    "--variant", metavar="DEPLOYMENT", multiple=True, help="Also a curve over this and others."
+    "--variant",
+    metavar="DEPLOYMENT",
+    multiple=True,
+    help="Also time that deployment's best plan beside this one's; repeatable.",
 )
 @verb
 def command(

@@ -24,13 +24,13 @@ def bisect_plans(common: Common, directory: Path, plans: tuple[str, ...]) -> Non
     Raises:
         click.exceptions.Exit: With 3, if a plan leaves its reference.
     """
-    from ..deployment import Deployment
     from ..runtime.choose import order_plans
+    from ..signing.trust import open_trusted
 
     with needs("export"):
         from ..builder.bisect.bisect import bisect_plan
     with common.output.progress("bisect") as report:
-        opened = Deployment.open(directory)
+        opened = open_trusted(directory)
         found = {
             key: bisect_plan(opened, key, on_stage=report) for key in plans or order_plans(opened)
         }

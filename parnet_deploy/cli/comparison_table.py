@@ -44,8 +44,9 @@ def draw_comparison(found: Mapping[str, Any]) -> list[RenderableType]:
             one["verdict"],
         )
     by = "in units of the yardstick" if found["by"] == "yardstick" else "by time"
+    since = render.printable(found["old_written"])
     return [
-        Text(f"{found['verdict']}, {by}, since {found['old_written']}", _style(found["verdict"])),
+        Text(f"{found['verdict']}, {by}, since {since}", _style(found["verdict"])),
         render.spaced(table),
         *render.lines("!", "warn", [*found["failures"], *found["warnings"]]),
         *render.lines("-", "key", found["notes"]),

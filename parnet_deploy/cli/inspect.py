@@ -20,6 +20,7 @@ from .options import Common, deployment_argument, verb
 if TYPE_CHECKING:
     from ..deployment import Deployment, Integrity
     from ..preprocess import Preprocessing
+    from ..signing.sign import Signed
     from ..spec import ModelSpec
 
 _UNKNOWN = "unknown"
@@ -36,7 +37,8 @@ JSON: deployment, name, written, digest, source, spec, input_size, preprocessing
 backend, threads, max_batch, error, engines: segment, parts, device, lane, file, bytes, sha256,
 layers), precision (per plan: null in float32, or precision, target, low_share, counts, layers),
 evidence (step, what, kind, passed, finished, plan, figures), steps, integrity (ok, missing,
-changed, foreign), missing_steps.
+changed, foreign), signature (state: unsigned, unchecked, trusted or refused; key,
+required, detail), missing_steps.
 
 \b
 JSON with --diff: first, second (deployment, name, written, digest, integrity), identical,
@@ -73,6 +75,7 @@ def command(
     from ..inspect.evidence import gather_evidence
     from ..inspect.parts import describe_parts, missing_steps
     from ..inspect.precision import find_precision
+    from ..signing.sign import examine_signature
 
     directory = common.find(deployment)
     opened = Deployment.open(directory)
@@ -81,7 +84,7 @@ def command(
             raise click.UsageError("--layers does not go with --diff, which compares them anyway.")
         show_differences(common, opened, Deployment.open(common.find(other)), whole=files)
         return
-    integrity = opened.verify()
+    integrity, signed = opened.verify(), examine_signature(opened)
     preprocessing = read_preprocessing(opened)
     parts = describe_parts(opened, preprocessing)
     engines = {key: find_engines(opened, key) for key in opened.plans}
@@ -106,11 +109,12 @@ def command(
         "evidence": [found.to_json() for found in evidence],
         "steps": {name: dict(about) for name, about in opened.steps.items()},
         "integrity": {"ok": bool(integrity), **vars(integrity)},
+        "signature": signed.to_json(),
         "missing_steps": missing,
     }
     name = common.argument(opened.path)
     items = [
-        *_facts(opened, integrity, missing),
+        *_facts(opened, integrity, signed, missing),
         _graph(opened.spec),
         _parts_table(parts),
         *draw_plans(opened),
@@ -145,7 +149,7 @@ def read_preprocessing(opened: Deployment) -> Preprocessing | None:
 
 
 def _facts(
-    opened: Deployment, integrity: Integrity, missing: Sequence[str]
+    opened: Deployment, integrity: Integrity, signed: Signed, missing: Sequence[str]
 ) -> list[RenderableType]:
     """What it is, where it comes from and whether it is whole."""
     source = opened.source
@@ -163,6 +167,7 @@ def _facts(
         ("images", _UNKNOWN if about is None else images_text(about)),
         ("labels", labels),
         ("integrity", _integrity(integrity, len(opened.artifacts), total)),
+        ("signature", signature_text(signed)),
     ]
     if missing:
         rows.append(("not done", ", ".join(missing)))
@@ -196,6 +201,14 @@ def _integrity(integrity: Integrity, count: int, total: int) -> Text:
     if integrity.foreign:
         found.append(f"; not ours: {render.printable(_some(integrity.foreign))}", style="warn")
     return found
+
+
+def signature_text(signed: Signed) -> Text:
+    """Who has signed, and whether that holds."""
+    style = {"trusted": "ok", "refused": "bad", "unchecked": "warn", "unsigned": ""}[signed.state]
+    mark = {"trusted": f"{render.OK} ", "refused": f"{render.FAILED} "}.get(signed.state, "")
+    text = render.printable(" ".join(signed.detail.split()))
+    return Text.assemble((f"{mark}{signed.state}", style), f": {text}")
 
 
 def _some(names: tuple[str, ...]) -> str:

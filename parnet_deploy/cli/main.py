@@ -32,6 +32,7 @@ VERBS = {
     "bench": "Time the deployment beside other ways to run the same network.",
     "serve": "Answer over the network: REST and gRPC, Open Inference Protocol v2.",
     "export-triton": "Write a model repository for a Triton server, or KServe.",
+    "deployment": "Sign a deployment, or check who has: keygen, sign, verify.",
     "inspect": "Show what is in a deployment, and whether it is intact.",
     "doctor": "Show what this machine can run, and how to get the rest.",
     "demo": "The whole job on a small trained ParNet and real images.",
@@ -135,7 +136,7 @@ def _leave_quietly() -> NoReturn:
 
 def _lack(error: MemoryError | OSError) -> str | None:
     """What to say of memory or a disk that is full, which is no bug; None of any other error."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or error.errno == errno.ENOMEM:
         return "memory: not enough for this. Free some, or use a smaller --batch."
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" at {error.filename}" if error.filename else ""

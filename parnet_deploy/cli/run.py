@@ -67,14 +67,14 @@ def command(
         from ..classify import Answer, Unreadable, classify, folder_accuracy
         from ..preprocess import find_images
         from ..runtime.session import Runtime
-    from ..deployment import Deployment
+    from ..signing.trust import open_trusted
     from .inspect import read_preprocessing
 
     directory = common.find(deployment)
     paths = find_images(images)
     if plan is None:
         ensure_built(directory, common.output, backend=backend)
-    opened = Deployment.open(directory)
+    opened = open_trusted(directory)
     preprocessing = read_preprocessing(opened)
     if preprocessing is None:
         raise DeploymentError(

@@ -12,6 +12,7 @@ import click
 
 from .chain import ensure_built, needs
 from .options import DEPLOYMENT_METAVAR, Common, FiniteRange, verb
+from .serve_guard import Guard, guard_options
 from .serve_ray import RayChoice, RaySource, ray_options, serve_on_ray
 from .serve_ready import show
 
@@ -136,6 +137,7 @@ JSON: one line when it is ready: url, grpc, metrics (null: not there), pid, mode
     metavar="SECONDS",
     help="Look this often for deployments that were changed on disk, and take them.",
 )
+@guard_options
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
@@ -159,6 +161,7 @@ def command(
     max_image_mpix: int,
     drain_seconds: float,
     watch: float | None,
+    guard: Guard,
     log_format: str,
     **listen: Any,
 ) -> None:
@@ -185,12 +188,15 @@ def command(
     options = _server_options(drain_s=drain_seconds, **listen)
     if ray is not None and watch is not None:
         raise click.UsageError("--watch is not for a Ray cluster. Send SIGHUP after a change.")
+    if ray is not None:
+        guard.refuse_on_ray()
     options.address()  # what cannot be, before anything is built
     service_options = ServiceOptions(
         max_queue=max_queue,
         max_delay_ms=max_delay_ms,
         deadline_s=deadline_ms / 1e3,
         max_image_pixels=max_image_mpix * 1_000_000,
+        prove_every_s=guard.prove_every_s,
     )
     if ray is not None:
         ray.check(options)
@@ -216,7 +222,15 @@ def command(
         _end(common, drained=serve_on_ray(common, ray, source, options))
         return
     models = [
-        ModelOptions(path=path, backend=backend, plan=plan, slots=slots, threads=threads)
+        ModelOptions(
+            path=path,
+            backend=backend,
+            plan=plan,
+            slots=slots,
+            threads=threads,
+            timeout_s=guard.timeout_s,
+            check_finite=guard.check_finite,
+        )
         for path in directories
     ]
     findings = [found for found in examine(common.root) if found.group in _GROUPS]

@@ -113,10 +113,10 @@ def load_images(directory: Path, paths: Sequence[Path]) -> Images | None:
         return None
     import numpy as np
 
-    from ..deployment import Deployment
     from ..preprocess import Preprocessing, find_images, load_image
+    from ..signing.trust import open_trusted
 
-    preprocessing = Preprocessing.from_json(Deployment.open(directory).preprocessing or {})
+    preprocessing = Preprocessing.from_json(open_trusted(directory).preprocessing or {})
     return np.stack([load_image(path, preprocessing) for path in find_images(paths)])
 
 

@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ..deployment import Deployment
 from ..errors import ParnetDeployError
 from ..runtime.choose import order_plans
 from ..runtime.session import Runtime
+from ..signing.sign import Signed, examine_signature
 from .finding import Finding
 
 GROUP = "deployments"
 
 
-def examine_deployments(engines: Path, *, deep: bool = False) -> Iterator[Finding]:
+def examine_deployments(
+    engines: Path, *, deep: bool = False, unusable: Collection[str] = ()
+) -> Iterator[Finding]:
     """One finding for each deployment in a directory.
 
     Args:
         engines: The directory; need not exist.
         deep: Check every file, and open every plan with its canary, which takes seconds each.
+        unusable: Backends that cannot be loaded; their plans are not opened.
     """
     for manifest in sorted(engines.glob("*/deployment.json")):
-        yield _examine(manifest.parent, deep=deep)
+        yield _examine(manifest.parent, deep=deep, unusable=unusable)
 
 
-def _examine(directory: Path, *, deep: bool) -> Finding:
+def _examine(directory: Path, *, deep: bool, unusable: Collection[str]) -> Finding:
     name = directory.name
     try:
         opened = Deployment.open(directory)
         plans = order_plans(opened) if opened.plans else ()
     except ParnetDeployError as error:
         return _bad(name, str(error), f"parnet-deploy inspect {name}")
+    signed = examine_signature(opened)
+    if signed.required and signed.state != "trusted":
+        return _bad(name, signed.detail, f"parnet-deploy deployment sign {name} --key PRIVATE.pem")
     if not plans:
         return Finding(
             group=GROUP,
@@ -43,7 +50,10 @@ def _examine(directory: Path, *, deep: bool) -> Finding:
     if not deep:
         count = f"{len(plans)} plans" if len(plans) > 1 else "one plan"
         return Finding(
-            group=GROUP, name=name, status="ok", detail=f"{count}; --deep opens what is there"
+            group=GROUP,
+            name=name,
+            status="ok",
+            detail=f"{count}; {_signed_text(signed)}; --deep opens what is there",
         )
     integrity = opened.verify()
     if not integrity:
@@ -51,6 +61,10 @@ def _examine(directory: Path, *, deep: bool) -> Finding:
         return _bad(name, f"missing or changed: {bad}", f"parnet-deploy inspect {name}")
     runs, fails = [], []
     for key in plans:
+        backend = str(opened.plans[key].get("backend"))
+        if backend in unusable:  # to open it could crash or hang
+            fails.append(f"{key}: backend {backend} cannot be loaded here")
+            continue
         try:
             with Runtime.open(directory, plan=key):
                 runs.append(key)
@@ -59,9 +73,17 @@ def _examine(directory: Path, *, deep: bool) -> Finding:
     if not runs:
         return _bad(name, "; ".join(fails), f"parnet-deploy build {name}")
     detail = f"runs here, its canary answered as when it was built: {', '.join(runs)}"
+    detail += f"; {_signed_text(signed)}"
     if fails:
         return _bad(name, f"{detail}; {'; '.join(fails)}", f"parnet-deploy build {name}")
     return Finding(group=GROUP, name=name, status="ok", detail=detail)
+
+
+def _signed_text(signed: Signed) -> str:
+    by = "" if signed.key is None else f" by {signed.key}"
+    return {"trusted": f"signed{by}", "unchecked": f"signed{by}, unchecked"}.get(
+        signed.state, signed.state
+    )
 
 
 def _bad(name: str, detail: str, fix: str) -> Finding:

@@ -5,29 +5,21 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..errors import ParnetDeployError
-from ..extras import import_for
 from ..machine.describe import describe_machine
 from ..machine.gpus import GpuReport, read_gpus
-from ..runtime.backend import BACKENDS, load_backend
+from ..runtime.backend import BACKENDS
 from .conflicts import examine_conflicts
 from .deployments import examine_deployments
 from .finding import Finding
 from .gpu import examine_gpus
 from .packages import DISPENSABLE, EXTRAS
+from .probe import probe_backend
 from .system import examine_devices, examine_libraries, examine_limits
 from .verbs import examine_verbs, int8_text
 from .versions import installed
-
-_CHECKS = {
-    "tensorrt": ("parnet_deploy.runtime.tensorrt.compat", "load_tensorrt"),
-    "onnxruntime-cuda": ("parnet_deploy.runtime.onnxruntime.cuda_session", "check_provider"),
-}
-"""Backends that can be imported and still be of no use: (module, function that says why)."""
 
 _LEAST_FREE_MIB = 2048  # a large ParNet with three plans and their reports
 _FOR = {"": "everything", "cpu": "run, bench, verify", "export": "fuse, export, build"}
@@ -53,7 +45,10 @@ def examine(engines: Path, *, deep: bool = False) -> Iterator[Finding]:
     for extra, packages in EXTRAS.items():
         yield from (_package(extra, name) for name in packages)
     yield from examine_conflicts()
-    yield from _backends(gpus)
+    unusable = set[str]()
+    for finding in _backends(gpus):
+        unusable |= {finding.name} if finding.status != "ok" else set()
+        yield finding
     yield from examine_gpus(gpus)
     yield from examine_devices()
     if gpus.gpus:
@@ -63,7 +58,7 @@ def examine(engines: Path, *, deep: bool = False) -> Iterator[Finding]:
     yield _memory(machine)
     yield _disk(engines)
     yield from examine_limits()
-    yield from examine_deployments(engines, deep=deep)
+    yield from examine_deployments(engines, deep=deep, unusable=unusable)
 
 
 def _package(extra: str, name: str) -> Finding:
@@ -93,25 +88,14 @@ def _backends(gpus: GpuReport) -> Iterator[Finding]:
                 fix="none needed without a GPU",
             )
             continue
-        try:
-            load_backend(name)
-            if name in _CHECKS:
-                module, check = _CHECKS[name]
-                getattr(import_for(module, BACKENDS[name].extra), check)()
-        except ParnetDeployError as error:
-            yield Finding(
-                group="backends",
-                name=name,
-                status="missing",
-                detail="cannot be loaded",
-                fix=str(error),
-            )
-            continue
-        detail = "simulated devices, for trying and testing" if name == "fake" else "ready"
-        if name == "onnxruntime":
-            providers = import_module("onnxruntime").get_available_providers()
-            detail = f"ready; providers: {', '.join(_short(p) for p in providers)}"
-        yield Finding(group="backends", name=name, status="ok", detail=detail)
+        found = probe_backend(name)
+        yield Finding(
+            group="backends",
+            name=name,
+            status="ok" if found.fix is None else "missing",
+            detail=found.detail,
+            fix=found.fix,
+        )
 
 
 def _instructions(machine: dict[str, Any]) -> Finding:
@@ -127,22 +111,19 @@ def _instructions(machine: dict[str, Any]) -> Finding:
 
 
 def _cores(machine: dict[str, Any]) -> Finding:
+    """The load is told and not warned of: it is over when somebody acts on it; ``bench`` warns."""
     usable, total = machine["cores_usable"], machine["cores_total"]
     less = total is not None and usable < total
     load = machine["load_average"]
-    busy = bool(load) and load[0] > usable
     shown = f", load {load[0]:.1f}" if load else ""
-    fix = None
-    if busy:
-        fix = "other work is running: latencies measured now will be noisy"
-    elif less:
-        fix = "the affinity mask (taskset) or the cgroup's CPU quota keeps the others away"
     return Finding(
         group="hardware",
         name="cores",
-        status="warning" if busy or less else "ok",
+        status="warning" if less else "ok",
         detail=f"{usable} usable of {total} (affinity and cgroup){shown}",
-        fix=fix,
+        fix="the affinity mask (taskset) or the cgroup's CPU quota keeps the others away"
+        if less
+        else None,
     )
 
 
@@ -178,7 +159,3 @@ def _read_mib(path: Path) -> int | None:
     except OSError:
         return None
     return int(text) // 2**20 if text.isdigit() else None
-
-
-def _short(provider: str) -> str:
-    return provider.removesuffix("ExecutionProvider")

@@ -27,10 +27,11 @@ NEEDS: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
     "serve": (_ENGINE, *_SERVER),
     "serve --ray": (_ENGINE, (("ray",), "ray"), *_SERVER),
     "export-triton": (_ENGINE,),
+    "deployment": ((("cryptography",), "sign"),),
 }
 """For each verb: packages, one of which must be there, and the extra that installs it."""
 
-OPTIONAL = ("serve --ray",)
+OPTIONAL = ("serve --ray", "deployment")
 """Verbs that most people never need: what they lack is not counted as missing."""
 
 

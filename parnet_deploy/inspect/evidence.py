@@ -16,6 +16,7 @@ from ..reading import entry, mapping, number, read_json, rows
 Kind = Literal["parity", "gates", "bench"]
 OURS = "parnet-deploy"
 """Name of the deployment's own arm in ``reports/bench.json``."""
+_YARDSTICK = "yardstick"  # no rival
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +179,7 @@ def _ratios(arms: Mapping[str, Any], mode: str) -> dict[str, float]:
     found = {
         name: number(arm, "modes", mode, "ratio_to_ours", "value")
         for name, arm in arms.items()
-        if name != OURS
+        if name not in (OURS, _YARDSTICK)
     }
     return {name: value for name, value in found.items() if value is not None}
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..storage.files import open_plain
 from ..storage.names import SEARCH_PREFIX
 from .metrics import MAX_DB
 
@@ -68,7 +68,7 @@ class SearchLog:
             return
         content = {"key": self._key, "sensitivity": self.sensitivity, "steps": self.steps}
         text = json.dumps(content, indent=1)
-        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        temporary = self._path.with_name(f"{self._path.name}.part")  # one: the next replaces it
         try:
             temporary.write_text(text + "\n", encoding="utf-8")
             temporary.replace(self._path)
@@ -79,7 +79,8 @@ class SearchLog:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        with open_plain(path) as file:
+            found = json.load(file)
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import BackendError
@@ -14,6 +13,7 @@ from ..extras import import_for
 from ..plan import Plan
 from ..spec import ModelSpec
 from .device import Device, Engine
+from .engine_file import EngineFile
 
 
 class BackendEntry(NamedTuple):
@@ -87,7 +87,7 @@ class Backend(Protocol):
         self,
         spec: ModelSpec,
         plan: Plan,
-        files: Mapping[str, Path],
+        files: Mapping[str, EngineFile],
         threads: int | None = None,
         *,
         trace: bool = False,

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from .device import Binding, Device, Graph, Stream
+from .finite import FiniteCheck
 from .program import Lane, Program, Step
 
 Call = Callable[[], object]
@@ -34,7 +35,7 @@ class Bound:
     """Ready to run. ``images`` read the caller's memory in place (the CPU).
 
     ``body`` is one graph of everything between the upload and the download, if there is one.
-    ``mode`` is the worse one of the two lists.
+    ``mode`` is the worse one of the two lists. ``finite`` looks at the logits, if that is wanted.
 
     Owns: bindings and graphs, freed by ``close``.
     """
@@ -46,6 +47,7 @@ class Bound:
     logits_bytes: int
     image_bytes: int
     mode: Mode
+    finite: FiniteCheck | None
     resources: ExitStack
 
     def close(self) -> None:

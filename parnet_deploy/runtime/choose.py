@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ..deployment import Deployment
@@ -22,6 +21,7 @@ from ..errors import (
 from ..placement import remap
 from ..plan import CANARY_FILE, PLAN_FILE, Plan
 from .backend import BACKENDS, backend_rank
+from .engine_file import CheckedFile
 
 FAKE = "fake"
 NOT_HERE = (MissingExtraError, DeviceUnavailableError, EngineLoadError)
@@ -30,11 +30,14 @@ NOT_HERE = (MissingExtraError, DeviceUnavailableError, EngineLoadError)
 
 @dataclass(frozen=True, kw_only=True)
 class PlanFiles:
-    """A plan and its checked files. ``canary`` is the stored reference, if there is one."""
+    """A plan and its files. ``canary`` is the stored reference, if there is one.
+
+    The plan and the canary are checked; engines are when they are read, which loading does.
+    """
 
     key: str
     plan: Plan
-    engines: Mapping[str, Path]
+    engines: Mapping[str, CheckedFile]
     canary: bytes | None
 
 
@@ -83,12 +86,18 @@ def order_plans(
             f"deployment {deployment.path}: got {there or 'no plans'}, "
             f"expected {asked or 'one or more'}. {step}"
         )
-    newest = sorted(chosen, key=lambda name: str(chosen[name].get("built", "")), reverse=True)
+
+    def made(name: str) -> tuple[str, str]:
+        """When its step was finished, which no clock that is set back makes earlier than others."""
+        step = deployment.steps[chosen[name]["step"]]
+        return str(step["finished"]), str(chosen[name].get("built", ""))
+
+    newest = sorted(chosen, key=made, reverse=True)
     return tuple(sorted(newest, key=lambda name: _rank(chosen[name])))
 
 
 def read_plan(deployment: Deployment, key: str, *, packed_devices: bool = False) -> PlanFiles:
-    """Read a plan and check its files.
+    """Read a plan; its engines are not read yet.
 
     Args:
         deployment: The deployment.
@@ -111,7 +120,7 @@ def read_plan(deployment: Deployment, key: str, *, packed_devices: bool = False)
         targets = {device: i for i, device in enumerate(plan.placement.devices)}
         plan = replace(plan, placement=remap(plan.placement, targets))
     engines = {
-        segment: deployment.verified_path(f"{folder}/{file}")
+        segment: CheckedFile(deployment=deployment, name=f"{folder}/{file}")
         for segment, file in plan.engines.items()
     }
     canary = f"{folder}/{CANARY_FILE}"

@@ -30,7 +30,7 @@ def answer_array(opened: Opened, x: object, stream: object) -> Logits:
     behind = reader if source.stream is None else source.stream
     where = _check_device(opened, source.device)
     assert behind is not None  # without a reader a source names a stream
-    executor.run_on(source.address, address_of(logits), source.shape, behind, where)
+    opened.host.run_on(source.address, address_of(logits), source.shape, behind, where)
     return logits
 
 
@@ -40,14 +40,16 @@ def run_host(opened: Opened, image: int, logits: int, shape: tuple[int, int, int
     Raises:
         InputError: An address is of a device: to copy it as if it were the host's would crash.
     """
-    for name, address in (("in_ptr", image), ("out_ptr", logits)):
-        device, on_device = opened.executor.locate(address)
-        if on_device:
-            raise InputError(
-                f"{name}: got memory of device {device}, expected host memory where no stream is "
-                "given. Pass the stream in which it is used."
-            )
-    opened.executor.run(image, logits, shape)
+    executor = opened.executor
+    if not executor.home.direct:  # else there is no other memory than the host's
+        for name, address in (("in_ptr", image), ("out_ptr", logits)):
+            device, on_device = executor.locate(address)
+            if on_device:
+                raise InputError(
+                    f"{name}: got memory of device {device}, expected host memory where no stream "
+                    "is given. Pass the stream in which it is used."
+                )
+    opened.host.run(image, logits, shape)
 
 
 def enqueue_array(opened: Opened, x: object, stream: object) -> DeviceArray:
@@ -68,9 +70,7 @@ def enqueue_array(opened: Opened, x: object, stream: object) -> DeviceArray:
         )
     executor.check(source.shape)
     lease = opened.outputs.take(handle, source, stream)
-    executor.launch(source.address, lease.buffer.address, source.shape, handle)
-    with closing(home.borrow_stream(handle)) as ours:
-        ours.record(lease.event)
+    executor.launch(source.address, lease.buffer.address, source.shape, handle, lease.event)
     return DeviceArray(
         address=lease.buffer.address,
         shape=(source.shape[0], opened.spec.num_classes),

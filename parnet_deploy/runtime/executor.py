@@ -20,13 +20,15 @@ from ..placement import Placement, check_placement
 from ..spec import LOGITS, ModelSpec
 from .arrays.inputs import check_count, check_stream
 from .bound import worst_mode
-from .device import Buffer, Device, Engine, TimelineEntry
+from .device import Buffer, Device, Engine, Event, TimelineEntry
+from .lifetime import refusal, stay_if_ending
 from .program import Program, compile_program
 from .slot import Shape, Slot
 
 _ONCE = (True,)  # one blocking SimpleQueue.get
 _FIRST = (0,)
 _INTAKE_LANE = 999
+_CLOSED = "executor: it is closed. Open it again."
 
 
 class Executor:
@@ -34,6 +36,18 @@ class Executor:
 
     Owns: streams, events and buffers. Borrows: devices and engines, which the caller closes after
     the executor.
+
+    Args:
+        spec: The network.
+        placement: Its segments.
+        devices: By ordinal.
+        engines: By segment.
+        input_size: Sizes to accept.
+        max_batch: Largest batch to accept.
+        slots: Calls that run at once.
+        program: What to run; None: what the placement compiles to.
+        check_finite: Whether ``run`` and ``run_on`` refuse to hand over NaN and infinities.
+        where: For messages.
 
     Raises:
         SpecError: The placement does not compute the network.
@@ -51,6 +65,8 @@ class Executor:
         max_batch: int = 1,
         slots: int = 1,
         program: Program | None = None,
+        check_finite: bool = False,
+        where: str = "executor",
     ) -> None:
         check_placement(placement, spec)
         check_count("slots", slots)
@@ -59,6 +75,7 @@ class Executor:
         direct = [ordinal for ordinal in placement.devices if devices[ordinal].direct]
         self.program = program or compile_program(placement, spec, direct)
         self._spec, self._size, self._max_batch = spec, input_size, max_batch
+        self.slots, self.largest = slots, (max_batch, *input_size.high)
         self._devices = {ordinal: devices[ordinal] for ordinal in placement.devices}
         self.home = self._devices[self.program.main.device]
         self._intakes: dict[int, Any] = {}
@@ -77,7 +94,9 @@ class Executor:
                     placement=placement,
                     devices=devices,
                     engines=engines,
-                    largest=(max_batch, *input_size.high),
+                    largest=self.largest,
+                    check_finite=check_finite,
+                    where=where,
                 )
                 self._slots.append(slot)
             if input_size.fixed:
@@ -122,7 +141,9 @@ class Executor:
         where = self.home.ordinal if device is None else device
         self._call(Slot.run_on, shape, (image, logits, shape, check_stream(stream), where))
 
-    def launch(self, image: int, logits: int, shape: Shape, stream: int) -> None:
+    def launch(
+        self, image: int, logits: int, shape: Shape, stream: int, written: Event | None = None
+    ) -> None:
         """Enqueue the same behind the work of the caller's stream, and return without waiting.
 
         Both addresses are the backend's (device or pinned host memory) and must stay valid until
@@ -135,12 +156,13 @@ class Executor:
             logits: As in ``run``, but undefined if the run fails.
             shape: As in ``run``.
             stream: Raw handle of a stream of the device that computes the logits.
+            written: An event of that device, to be recorded behind the logits.
 
         Raises:
             DeviceUnavailableError: The backend has no streams of others.
             InputError: The handle is not an integer of 64 bits.
         """
-        self._call(Slot.launch, shape, (image, logits, shape, check_stream(stream)))
+        self._call(Slot.launch, shape, (image, logits, shape, check_stream(stream), written))
 
     @property
     def devices(self) -> tuple[int, ...]:
@@ -162,11 +184,11 @@ class Executor:
     def intake(self, device: int) -> int:
         """Raw handle of a stream of ours, before which producers on a device order their work."""
         with self._closing:
-            if self._closed:
-                raise self._refusal()
-            if device not in self._intakes:
-                self._intakes[device] = self._devices[device].create_stream(_INTAKE_LANE)
-            return int(self._intakes[device].handle)
+            if not self._closed:
+                if device not in self._intakes:
+                    self._intakes[device] = self._devices[device].create_stream(_INTAKE_LANE)
+                return int(self._intakes[device].handle)
+        raise refusal(_CLOSED)
 
     def check(self, shape: Shape) -> None:
         """Refuse a batch or image size for which the buffers were not made.
@@ -202,7 +224,7 @@ class Executor:
                 route = {"from": step.lane.device, "to": step.target, "max_bytes": nbytes}
                 copies.append({"tensor": step.name, **route})
         return {
-            "slots": len(self._slots),
+            "slots": self.slots,
             "mode": mode,
             "mode_reason": why_not,
             "main": {"device": self.program.main.device, "lane": self.program.main.lane},
@@ -240,26 +262,24 @@ class Executor:
         try:
             try:
                 mine.extend(map(self._free.get, _ONCE))
-                work(self._usable(mine[0]), *arguments)
+                slot = mine[0]
+                if slot is None or self._closed:
+                    raise BackendError(_CLOSED)
+                if self._lost is not None:
+                    raise DeviceLostError(str(self._lost), self._lost.device)
+                work(slot, *arguments)
             finally:
                 self._give_back(mine)
         except DeviceLostError as error:
             self._lost = error
             raise
+        except BackendError:
+            if self._closed:
+                stay_if_ending()  # the slot was given back
+            raise
         finally:
             if mine:
                 self._give_back(mine)
-
-    def _usable(self, slot: Slot | None) -> Slot:
-        if slot is None or self._closed:
-            raise self._refusal()
-        if self._lost is not None:
-            raise DeviceLostError(str(self._lost), self._lost.device)
-        return slot
-
-    @staticmethod
-    def _refusal() -> BackendError:
-        return BackendError("executor: it is closed. Open it again.")
 
     def _give_back(self, mine: list[Slot | None]) -> None:
         if mine:

@@ -1,5 +1,6 @@
 """What takes over when a device is lost: the same engines elsewhere, another plan, the CPU.
 
+Engines that hang count as lost: nothing can stop them, and their device need not come back either.
 A sticky CUDA error leaves a device unusable for the rest of the process. What is left may still
 answer, with the same engines on the other devices of the plan or with another plan of the
 deployment. Whatever takes over has passed its canary, so the answer is the same within the
@@ -17,9 +18,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..deployment import Deployment
-from ..errors import BackendError, DeviceLostError, ParnetDeployError, SpecError
+from ..errors import (
+    BackendError,
+    DeviceLostError,
+    ParnetDeployError,
+    SpecError,
+    TimedOutError,
+)
 from ..placement import remap
 from ..plan import Plan
+from ..signing.trust import admit
 from .backend import device_family
 from .choose import read_plan
 from .opened import Opened, OpenOptions, open_best, open_plan, open_proved
@@ -27,6 +35,7 @@ from .opened import Opened, OpenOptions, open_best, open_plan, open_proved
 OnDeviceLost = Literal["refuse", "replan"]
 POLICIES: tuple[OnDeviceLost, ...] = ("refuse", "replan")
 
+_CPU = "cpu"
 _LOG = logging.getLogger(__name__)
 
 
@@ -52,6 +61,7 @@ class Standby:
         self.losses: list[dict[str, Any]] = []
         self._policy, self._path = policy, path
         self._dead: set[tuple[str, int]] = set()
+        self._hung: list[Plan] = []  # on the CPU, which is not dead for that
         self._successors: dict[Opened, Opened] = {}
         self._hopeless: dict[Opened, DeviceLostError] = {}
         self._lock = threading.Lock()
@@ -71,7 +81,7 @@ class Standby:
                 return known
             if failed in self._hopeless:
                 raise DeviceLostError(str(self._hopeless[failed]), self._hopeless[failed].device)
-            if self._policy == "refuse" or not isinstance(error, DeviceLostError):
+            if self._policy == "refuse" or not isinstance(error, DeviceLostError | TimedOutError):
                 return None
             with suppress(BackendError):
                 failed.close()  # first: its engines would take the memory of those that follow
@@ -93,7 +103,7 @@ class Standby:
         for opened in chain:
             opened.close()
 
-    def _search(self, failed: Opened, error: DeviceLostError) -> Opened:
+    def _search(self, failed: Opened, error: DeviceLostError | TimedOutError) -> Opened:
         """The first candidate that opens and computes what it should."""
         self._bury(failed.plan, error)
         tried = []
@@ -105,17 +115,24 @@ class Standby:
                     self._bury(failed.plan, reason)
                 tried.append(f"[{label}] {reason}")
         self._hopeless[failed] = DeviceLostError(
-            f"{error} Nothing else can answer: {' '.join(tried)}", error.device
+            f"{error} Nothing else can answer: {' '.join(tried)}", _device_of(error)
         )
         raise self._hopeless[failed] from error
 
-    def _bury(self, plan: Plan, error: DeviceLostError) -> None:
-        """Remember what is dead: the device that the error names, else all of the plan."""
-        lost = plan.placement.devices if error.device is None else (error.device,)
-        self._dead |= {(device_family(plan.backend), device) for device in lost}
+    def _bury(self, plan: Plan, error: DeviceLostError | TimedOutError) -> None:
+        """Remember what is dead: the device that the error names, else all of the plan.
+
+        Engines that hang have not said which device did; but the CPU is there for other engines.
+        """
+        family, device = device_family(plan.backend), _device_of(error)
+        if family == _CPU and isinstance(error, TimedOutError):
+            self._hung.append(plan)
+            return
+        lost = plan.placement.devices if device is None else (device,)
+        self._dead |= {(family, device) for device in lost}
 
     def _candidates(self, failed: Opened) -> Iterator[tuple[str, Callable[[], Opened]]]:
-        if self._left(failed.plan):
+        if self._left(failed.plan) and failed.plan not in self._hung:
             yield "the same engines elsewhere", lambda: self._reopen(failed)
         if self._path is not None:
             path = self._path
@@ -143,7 +160,7 @@ class Standby:
         key = failed.about.get("plan")
         if self._path is None or key is None:
             return open_plan(failed.spec, self._move(failed.plan), failed.files, self.options)
-        found = Deployment.open(self._path)
+        found = admit(Deployment.open(self._path), self.options.trust)
         files = read_plan(found, key, packed_devices=self.options.packed_devices)
         if not self._left(files.plan):
             raise DeviceLostError(f"plan {key}: it was built anew, for devices that are lost.")
@@ -152,5 +169,12 @@ class Standby:
         return replace(opened, about={"path": str(self._path), **opened.about, "skipped": {}})
 
     def _unfit(self, plan: Plan) -> str | None:
+        if plan in self._hung:
+            return "its engines did not come back."
         gone = self._gone(plan)
         return f"it needs device {gone[0]}, which is lost." if gone else None
+
+
+def _device_of(error: BackendError) -> int | None:
+    """Which device is lost, if that is known."""
+    return error.device if isinstance(error, DeviceLostError) else None

@@ -89,43 +89,32 @@ class _Lane:
             self.error = error
 
     def raise_error(self) -> None:
+        """Raise what went wrong, once."""
         error, self.error = self.error, None
         if error is not None:
             raise error
 
 
-class InlineStream:
-    """A stream whose work runs at once, in the caller's thread."""
+class InlineStream(_Lane):
+    """A stream whose work runs at once, in the caller's thread: it is its own lane."""
 
     launchable = True
+    device = 0
 
-    def __init__(self, label: str, trace: deque[TimelineEntry] | None) -> None:
-        self.device = 0
-        self._lane = _Lane(label, trace)
-
-    def submit(self, work: Work, name: str) -> None:
-        """Run ``work`` now. An exception surfaces at ``synchronize``."""
-        self._lane.run(work, name)
+    submit = _Lane.run
+    synchronize = check = _Lane.raise_error
 
     def record(self, event: Event) -> None:
         """See ``device.Stream``."""
         mark = _Mark()
-        mark.reach(self._lane.error)
+        mark.reach(self.error)
         _own(event).mark = mark
 
     def wait(self, event: Event) -> None:
         """Block the caller until the event is reached."""
         mark = _own(event).mark
         if mark is not None:
-            self._lane.take_over(mark)
-
-    def synchronize(self) -> None:
-        """See ``device.Stream``."""
-        self._lane.raise_error()
-
-    def check(self) -> None:
-        """See ``device.Stream``."""
-        self._lane.raise_error()
+            self.take_over(mark)
 
     def close(self) -> None:
         """Nothing to free."""
@@ -149,6 +138,7 @@ class ThreadStream:
         )
         self._thread.start()
         self._finalizer = weakref.finalize(self, self._queue.put, None)
+        self._finalizer.atexit = False  # work may be in flight; see lifetime
 
     def submit(self, work: Work, name: str) -> None:
         """Enqueue ``work``. An exception surfaces at ``synchronize``."""
@@ -182,7 +172,8 @@ class ThreadStream:
 
     def close(self) -> None:
         """Finish what is enqueued and end the thread. Idempotent."""
-        self._finalizer()
+        if self._finalizer.detach() is not None:  # when the interpreter ends, a call does nothing
+            self._queue.put(None)
         self._thread.join()
 
     def _put(self, work: Work) -> None:

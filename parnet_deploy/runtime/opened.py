@@ -6,22 +6,25 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..deployment import Deployment
+from ..errors import DeploymentError
 from ..placement import check_placement
 from ..plan import Plan
+from ..signing.trust import Trust, admit
 from ..spec import ModelSpec
 from .arrays.inputs import address_of, check_count
 from .backend import Backend, LoadedPlan, load_backend
 from .canary import check_canary
 from .choose import NOT_HERE, PlanFiles, none_runs, order_plans, read_plan
+from .engine_file import EngineFile
 from .executor import Executor
 from .outputs import OutputPool
+from .watchdog import Watchdog, check_timeout
 
 Logits = NDArray[np.float32]
 
@@ -30,54 +33,116 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class OpenOptions:
-    """How to open any plan; see ``Runtime.open``. ``loader``: a backend instance to use."""
+    """How to open any plan; see ``Runtime.open``. ``loader``: a backend instance to use.
+
+    ``trust``: who must have signed the deployment, also the one that a lost device makes open.
+    """
 
     slots: int = 1
     threads: int | None = None
     trace: bool = False
     packed_devices: bool = False
+    timeout_s: float | None = None
+    check_finite: bool = False
     loader: Backend | None = None
+    trust: Trust | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Opened:
     """One plan, ready to answer. ``files`` are its engines; ``about`` is for people.
 
+    ``host``: what runs calls that wait for their logits: the executor, or a watchdog before it.
+    ``canary``: what the plan must answer, if that was stored. ``where`` is for messages.
+
     Owns: executor, engines and devices, and device memory of ``outputs``.
     """
 
     spec: ModelSpec
     plan: Plan
-    files: Mapping[str, Path]
+    files: Mapping[str, EngineFile]
     loaded: LoadedPlan
     executor: Executor
+    host: Executor | Watchdog
     outputs: OutputPool
+    where: str
+    canary: bytes | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def answer(self, images: NDArray[np.float32]) -> Logits:
         """Logits (N, K) of host images (N, C, H, W), C-contiguous; a fresh array."""
         batch, _, height, width = images.shape
         logits = np.empty((batch, self.spec.num_classes), dtype=np.float32)
-        self.executor.run(address_of(images), address_of(logits), (batch, height, width))
+        self.host.run(address_of(images), address_of(logits), (batch, height, width))
         return logits
 
+    def prove(self) -> dict[str, Any]:
+        """Run the stored input and compare; see ``check_canary``.
+
+        Raises:
+            CheckFailedError: The engines compute something else than when the plan was built.
+            DeploymentError: The plan has no canary.
+        """
+        if self.canary is None:
+            raise DeploymentError(
+                f"{self.where}: got no canary, expected a stored input. Run: parnet-deploy build."
+            )
+        limit = self.plan.made.get("tolerance")
+        return check_canary(self.answer, self.canary, limit, where=self.where)
+
+    @property
+    def stuck(self) -> int:
+        """Slots whose call was given up and has not come back."""
+        return self.host.stuck if isinstance(self.host, Watchdog) else 0
+
     def close(self) -> None:
-        """Wait for the calls in flight, then free everything. Idempotent."""
+        """Wait for the calls in flight, then free everything. Idempotent.
+
+        With a time limit it waits no longer than that. What is stuck is then left behind, with all
+        that it uses; should it come back, that is freed.
+        """
+        if not isinstance(self.host, Watchdog):
+            self._free()
+            return
+        left = self.host.close(self._free)
+        if left:
+            _LOG.error(
+                "%s: %d of %d slots did not come back; engines, buffers and threads are left",
+                self.where,
+                left,
+                self.executor.slots,
+            )
+
+    def _free(self) -> None:
         with ExitStack() as parts:  # last in, first out, whatever one of them raises
             for part in (self.loaded, self.outputs, self.executor):
                 parts.callback(part.close)
 
 
 def open_plan(
-    spec: ModelSpec, plan: Plan, files: Mapping[str, Path], options: OpenOptions
+    spec: ModelSpec,
+    plan: Plan,
+    files: Mapping[str, EngineFile],
+    options: OpenOptions,
+    where: str | None = None,
 ) -> Opened:
     """Load the engines of a plan and make its executor.
+
+    Args:
+        spec: The network.
+        plan: The plan.
+        files: Engine file of each segment.
+        options: How to open it.
+        where: For messages; None: the placement.
 
     Raises:
         SpecError: The placement does not compute the network, or no slot or thread was given.
         BackendError: The plan does not run on this machine.
     """
+    where = where or f"placement {plan.placement.name}"
     check_placement(plan.placement, spec)
+    if options.timeout_s is not None:
+        check_timeout(options.timeout_s)  # before anything is loaded
     if options.threads is not None:
         check_count("threads", options.threads)
     loader = options.loader or load_backend(plan.backend)
@@ -92,7 +157,13 @@ def open_plan(
             input_size=plan.input_size,
             max_batch=plan.max_batch,
             slots=options.slots,
+            check_finite=options.check_finite,
+            where=where,
         )
+        undo.callback(executor.close)
+        host: Executor | Watchdog = executor
+        if options.timeout_s is not None:
+            host = Watchdog(executor, spec, timeout_s=options.timeout_s, where=where)
         undo.pop_all()
     return Opened(
         spec=spec,
@@ -100,6 +171,8 @@ def open_plan(
         files=files,
         loaded=loaded,
         executor=executor,
+        host=host,
+        where=where,
         outputs=OutputPool(executor.allocate_logits, executor.home.create_event),
     )
 
@@ -117,13 +190,13 @@ def open_proved(spec: ModelSpec, files: PlanFiles, options: OpenOptions, where: 
         CheckFailedError: The canary gave other logits than when the plan was built.
         BackendError: The plan does not run on this machine.
     """
-    opened = open_plan(spec, files.plan, files.engines, options)
+    opened = open_plan(spec, files.plan, files.engines, options, where)
+    opened = replace(opened, canary=files.canary)
     with ExitStack() as undo:
         undo.callback(opened.close)
         about: dict[str, Any] = {"plan": files.key}
         if files.canary is not None:
-            limit = files.plan.made.get("tolerance")
-            about["canary"] = check_canary(opened.answer, files.canary, limit, where=where)
+            about["canary"] = opened.prove()
         undo.pop_all()
     return replace(opened, about=about)
 
@@ -146,10 +219,12 @@ def open_best(
         unfit: Why a plan must not be tried, if so.
 
     Raises:
+        DeploymentUntrustedError: None of the trusted keys has signed it. Nothing was loaded.
         DeploymentError: There is no such plan, or a file was changed.
         BackendError: No plan runs on this machine; the message has the reason for each.
         CheckFailedError: A plan loads, and computes something else than when it was built.
     """
+    admit(found, options.trust)
     skipped: dict[str, str] = {}
     for name in order_plans(found, backend=backend, key=key):
         files = read_plan(found, name, packed_devices=options.packed_devices)

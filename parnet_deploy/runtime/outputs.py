@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 from .device import Buffer, Event
+from .lifetime import refusal
 
 KEPT = 64
 """Buffers beyond which idle ones of other streams are freed rather than kept."""
@@ -44,13 +46,29 @@ class OutputPool:
         self._idle: dict[int, deque[Part]] = {}
         self._spent: deque[Part] = deque()
         self._all: set[Part] = set()
+        self._lock = threading.Lock()
+        self._closed = False
 
     def take(self, stream: int, *needs: object) -> Lease:
         """A buffer for work in this stream.
 
         Raises:
             OutOfMemoryError: The device has not so much left.
+            BackendError: The pool is closed.
         """
+        with self._lock:
+            if not self._closed:
+                return self._lease(stream, needs)
+        raise refusal("outputs: the runtime is closed. Open it again.")
+
+    def close(self) -> None:
+        """Free everything. What is leased must not be read any more. Idempotent."""
+        with self._lock:
+            self._closed = True
+            self._free(deque(self._all))
+            self._idle.clear()
+
+    def _lease(self, stream: int, needs: tuple[object, ...]) -> Lease:
         shared = stream in _AMBIGUOUS
         back = self._spent if shared else self._idle.setdefault(stream, deque())
         if len(self._all) >= KEPT:
@@ -67,13 +85,11 @@ class OutputPool:
         weakref.finalize(lease, back.append, part).atexit = False
         return lease
 
-    def close(self) -> None:
-        """Free everything. What is leased must not be read any more. Idempotent."""
-        self._free(deque(self._all))
-        self._idle.clear()
-
     def _new(self) -> Part:
-        part = (self._allocate(), self._create_event())
+        with ExitStack() as undo:  # the device may be lost between the two
+            buffer = undo.enter_context(closing(self._allocate()))
+            part = (buffer, self._create_event())
+            undo.pop_all()
         self._all.add(part)
         return part
 

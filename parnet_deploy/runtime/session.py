@@ -2,47 +2,49 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..deployment import Deployment
 from ..errors import BackendError
-from ..input_size import InputSize
 from ..plan import Plan
+from ..signing.trust import KeyPaths, find_trust
 from ..spec import ModelSpec
 from .arrays.device_array import DeviceArray
 from .arrays.device_inputs import stream_handle
-from .arrays.inputs import Images, as_images, check_address, check_shape
+from .arrays.inputs import as_images, check_address, check_shape
 from .backend import Backend
-from .device import TimelineEntry
+from .described import Described
 from .device_calls import answer_array, enqueue_array, run_host
+from .engine_file import EngineFile
 from .failover import OnDeviceLost, Standby
+from .lifetime import opening
 from .opened import Logits, Opened, OpenOptions, open_best, open_plan
-from .program import Program
+from .pool import CallPool
 
 Answer = TypeVar("Answer")
 
 
-class Runtime:
+class Runtime(Described):
     """Answers images with logits. Made by ``open`` or ``from_plan``, closed by ``with``.
 
     Thread-safe: any number of threads may call; ``slots`` calls run at once, the others wait. The
     GIL is released while engines run.
 
-    Owns: engines, devices, buffers, worker threads. A process that forks must open it afterwards.
+    Owns: engines, devices, buffers, worker threads; closed at the end of the interpreter, if by
+        nobody before. A forked child must open its own: there every call is refused.
     """
 
     def __init__(self, opened: Opened, standby: Standby) -> None:
         self._now, self._standby = opened, standby
         self._spec, self._plan = opened.spec, opened.plan
-        self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
-        self._closed = False
+        what = f"runtime {opened.about.get('path', opened.plan.placement.name)}"
+        self._pool = CallPool(what, standby.options.slots)
+        super().__init__(what)
 
     @classmethod
     def open(
@@ -56,6 +58,9 @@ class Runtime:
         trace: bool = False,
         on_device_lost: OnDeviceLost = "refuse",
         packed_devices: bool = False,
+        trusted_keys: KeyPaths | None = None,
+        timeout_s: float | None = None,
+        check_finite: bool = False,
     ) -> Runtime:
         """Open the best built plan that this machine can run; ``describe`` and the log say which.
 
@@ -71,68 +76,83 @@ class Runtime:
                 down to the CPU; the call in which it happens takes as long as opening that.
             packed_devices: Number each plan's devices from 0, in their order, whatever GPUs it was
                 built on: for a process that sees only those it may use, as under Ray.
+            trusted_keys: PEM files of public keys, or directories of them, one of which must have
+                signed the deployment; None: those of ``PARNET_TRUSTED_KEYS``, where that is set.
+            timeout_s: How long a call may take once its turn has come, from the canary on; the
+                first of each shape takes longer. Beyond it the caller gets ``TimedOutError`` and
+                his memory back, and the slot is out of use until its engines come back. Calls then
+                run in threads of the runtime, on a copy of the image: about 0.1 ms more each. Not
+                for work in a caller's stream (``enqueue``, ``run_into``): nobody waits for that.
+            check_finite: Raise ``ExecutionError`` rather than hand over NaN or infinities, also
+                those of a NaN in the input: a few us for each call. Not in a caller's stream.
 
         Raises:
+            DeploymentUntrustedError: None of these keys has signed it. Nothing was loaded.
+            SigningError: A key file cannot be used.
             DeploymentError: There is no deployment, no such plan, or a file was changed.
             BackendError: No plan runs on this machine; the message has the reason for each.
             CheckFailedError: The plan's canary input gave other logits than when it was built.
         """
         options = OpenOptions(
-            slots=slots, threads=threads, trace=trace, packed_devices=packed_devices
+            slots=slots,
+            threads=threads,
+            trace=trace,
+            packed_devices=packed_devices,
+            trust=find_trust(trusted_keys),
+            timeout_s=timeout_s,
+            check_finite=check_finite,
         )
         standby = Standby(options, on_device_lost, path=Path(path).absolute())
-        opened = Deployment.read(
-            path, lambda found: open_best(found, options, backend=backend, key=plan)
-        )
-        return cls(opened, standby)
+        with opening():
+            opened = Deployment.read(
+                path, lambda found: open_best(found, options, backend=backend, key=plan)
+            )
+            return cls(opened, standby)
 
     @classmethod
     def from_plan(
         cls,
         spec: ModelSpec,
         plan: Plan,
-        files: Mapping[str, Path],
+        files: Mapping[str, EngineFile],
         *,
         backend: Backend | None = None,
         slots: int = 1,
         threads: int | None = None,
         trace: bool = False,
         on_device_lost: OnDeviceLost = "refuse",
+        timeout_s: float | None = None,
+        check_finite: bool = False,
     ) -> Runtime:
         """Open engines that are not in a deployment (yet), as the builder does to measure them.
 
         Args:
             spec: The network.
             plan: What was built.
-            files: Engine file of each segment.
+            files: Engine file of each segment, for example a ``Path``.
             backend: An instance to use; None: the one that the plan names.
             slots: See ``open``.
             threads: See ``open``.
             trace: See ``open``.
             on_device_lost: See ``open``; there is no other plan than this one.
+            timeout_s: See ``open``.
+            check_finite: See ``open``.
 
         Raises:
             SpecError: The placement does not compute the network, or no slot or thread was given.
             BackendError: The plan does not run on this machine.
         """
-        options = OpenOptions(slots=slots, threads=threads, trace=trace, loader=backend)
+        options = OpenOptions(
+            slots=slots,
+            threads=threads,
+            trace=trace,
+            timeout_s=timeout_s,
+            check_finite=check_finite,
+            loader=backend,
+        )
         standby = Standby(options, on_device_lost)
-        return cls(open_plan(spec, plan, files, options), standby)
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The network."""
-        return self._spec
-
-    @property
-    def input_size(self) -> InputSize:
-        """Image sizes that are accepted."""
-        return self._plan.input_size
-
-    @property
-    def max_batch(self) -> int:
-        """Largest batch that is accepted."""
-        return self._plan.max_batch
+        with opening():
+            return cls(open_plan(spec, plan, files, options), standby)
 
     def __call__(self, x: object, *, stream: object = None) -> Logits:
         """Compute logits.
@@ -153,14 +173,15 @@ class Runtime:
         Raises:
             InputError: Shape, dtype, device or batch is not accepted.
             ExecutionError: This run failed; the next may succeed.
+            TimedOutError: The engines did not come back in time, if there is a limit.
             DeviceLostError: The device is gone; open the runtime again.
             BackendError: The runtime is closed.
         """
         if self._closed:
             raise self._refusal()
         if isinstance(x, np.ndarray):
-            return self._answer(as_images(x, self._spec.in_channels))
-        return self._ask(lambda opened: answer_array(opened, x, stream))
+            return self._ask(Opened.answer, as_images(x, self._spec.in_channels))
+        return self._ask(answer_array, x, stream)
 
     def enqueue(self, x: object, *, stream: object) -> DeviceArray:
         """Compute logits on the device, in the caller's cuda_stream, and return at once.
@@ -226,64 +247,60 @@ class Runtime:
             handle = stream if type(stream) is int else stream_handle(stream)
             self._now.executor.launch(image, logits, shape, handle)
             return
-        self._ask(lambda opened: run_host(opened, image, logits, shape))
+        self._ask(run_host, image, logits, shape)
 
     def submit(self, x: object) -> Future[Logits]:
         """Compute logits in another thread.
 
+        A future that has not begun can be cancelled, and is then never computed.
+
         Owns: the caller must not change ``x`` before the future is done.
 
         Raises:
-            InputError: At once, as in ``__call__``. Everything else is in the future.
+            InputError: At once, as in ``__call__``.
+            BackendError: The runtime is closed, or the system has no thread left. Everything else
+                is in the future.
         """
+        if self._closed:
+            raise self._refusal()
         images = as_images(x, self._spec.in_channels)
         batch, _, height, width = images.shape
         self._now.executor.check((batch, height, width))
-        with self._lock:
-            if self._closed:
-                raise self._refusal()
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(
-                    self._standby.options.slots, thread_name_prefix="parnet-submit"
-                )
-            return self._pool.submit(self._answer, images)
+        return self._pool.submit(self._ask, Opened.answer, images)
 
-    def describe(self) -> dict[str, Any]:
-        """What runs here and how, as plain JSON types."""
-        now = self._now
-        plan = now.plan
-        return {
-            **now.about,
-            "lost": list(self._standby.losses),
-            "backend": plan.backend,
-            "placement": plan.placement.to_json(),
-            "precision": plan.precision,
-            "input_size": str(plan.input_size),
-            "max_batch": plan.max_batch,
-            "median_ms": plan.median_ms,
-            "facts": dict(now.loaded.facts),
-            "program": now.executor.describe(),
-        }
+    def prove(self) -> dict[str, Any]:
+        """Run the canary again, the input stored when the plan was built, on the engines of now.
 
-    @property
-    def program(self) -> Program:
-        """The steps of each call, in whose lanes ``timeline`` says what happened."""
-        return self._now.executor.program
+        It takes the time and the slot of one call.
 
-    def timeline(self) -> tuple[TimelineEntry, ...]:
-        """Operations finished lately, where the devices record them; simulated ones say so."""
-        return self._now.executor.timeline()
+        Returns: The error and the tolerance, as plain JSON types.
+
+        Raises:
+            CheckFailedError: They compute something else by now. Whether to go on is the caller's
+                to decide: the runtime itself goes on.
+            DeploymentError: The plan has no canary.
+        """
+        if self._closed:
+            raise self._refusal()
+        return self._ask(Opened.prove)
 
     def close(self) -> None:
         """Wait for the work in flight, then free everything. Idempotent; later calls are refused.
 
-        Do not call it from a callback of a future: it would wait for itself.
+        What ``submit`` has accepted is answered first. In a forked child it does nothing.
+
+        With ``timeout_s`` it waits for no call longer than that. If one is stuck, the log says what
+        is left behind: engines, buffers and a thread, which are freed should it ever come back.
+
+        Raises:
+            BackendError: It was called in a callback of a future of ``submit``, for whose end it
+                would wait. Nothing is closed then.
         """
-        with self._lock:
-            self._closed = True
-            pool = self._pool
-        if pool is not None:
-            pool.shutdown(wait=True)
+        if self._inherited:
+            return
+        self._pool.check_thread()
+        self._closed = True
+        self._pool.close()
         self._standby.close(self._now)
 
     def __enter__(self) -> Runtime:
@@ -292,24 +309,18 @@ class Runtime:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("runtime: it cannot be pickled or copied. Open it in the other process.")
+    @property
+    def _needs_driver(self) -> bool:
+        return not self._now.executor.home.direct
 
-    def _answer(self, images: Images) -> Logits:
-        return self._ask(lambda opened: opened.answer(images))
-
-    def _ask(self, call: Callable[[Opened], Answer]) -> Answer:
-        """Make a call; once more on what takes over, if the device is lost and that is wanted."""
+    def _ask(self, call: Callable[..., Answer], *arguments: object) -> Answer:
+        """Call with what is open; again with what takes over, if a device is lost and one may."""
         now = self._now
         while True:
             try:
-                return call(now)
+                return call(now, *arguments)
             except BackendError as error:
                 successor = self._standby.successor(now, error)
                 if successor is None or self._closed:
                     raise
                 self._now = now = successor  # if it fails too, its own successor is next
-
-    def _refusal(self) -> BackendError:
-        where = self._now.about.get("path", self._plan.placement.name)
-        return BackendError(f"runtime {where}: it is closed. Open it again with Runtime.open.")

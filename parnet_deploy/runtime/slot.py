@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 
-from ..errors import BackendError, OutOfMemoryError
+from ..errors import BackendError, ExecutionError, OutOfMemoryError
 from ..placement import Placement, Segment
 from ..spec import IMAGE, LOGITS, ModelSpec
 from .bound import Bound, Call, Capturer, Mode, worst_mode
 from .device import Binding, Buffer, Device, Engine, Event, Stream, Tensor
+from .finite import FiniteCheck
 from .program import Lane, Program, Step
 
 Shape = tuple[int, int, int]
@@ -38,6 +39,8 @@ class Slot:
         devices: Mapping[int, Device],
         engines: Mapping[str, Engine],
         largest: Shape,
+        check_finite: bool = False,
+        where: str = "slot",
     ) -> None:
         self.bound: OrderedDict[Shape, Bound] = OrderedDict()
         self.nbytes = 0
@@ -45,6 +48,7 @@ class Slot:
         self._busy = False  # work may be left from a call that was interrupted
         self._outside = False  # work may be left in a caller's stream; ``_done`` is behind it
         self._index, self._program = index, program
+        self._check_finite, self._where = check_finite, where
         self._devices, self._engines = dict(devices), engines
         self._tensors = spec.tensors
         self._segments = {segment.name: segment for segment in placement.segments}
@@ -89,7 +93,7 @@ class Slot:
 
     def run(self, image: int, logits: int, shape: Shape) -> None:
         """See ``Executor.run``."""
-        bound = self._ready(shape)
+        bound = self.bind(shape)
         for binding in bound.images:
             binding.set_address(IMAGE, image)
         self._busy = True
@@ -106,16 +110,18 @@ class Slot:
         """See ``Executor.run_on``."""
         outside = self._devices[device].borrow_stream(handle)
         with closing(outside), self._home.current():
-            bound = self._ready(shape)
+            bound = self.bind(shape)
             self._image, self._logits = image, self._result
             self._busy = True
             self._finish((*self._behind(outside, device), *bound.free), logits, bound)
 
-    def launch(self, image: int, logits: int, shape: Shape, handle: int) -> None:
+    def launch(
+        self, image: int, logits: int, shape: Shape, handle: int, written: Event | None
+    ) -> None:
         """See ``Executor.launch``."""
         outside = self._home.borrow_stream(handle)
         with closing(outside), self._home.current():
-            bound = self._ready(shape)
+            bound = self.bind(shape)
             self._busy = True
             try:
                 if bound.body is not None and outside.launchable:
@@ -126,14 +132,23 @@ class Slot:
                         call()
                     self._main.record(self._done)
                     outside.wait(self._done)
+                if written is not None:
+                    outside.record(written)
                 self._busy, self._outside = False, True
             except BaseException:
-                _settle(outside)
-                self._drain()
+                with suppress(BackendError):
+                    outside.record(self._done)
+                    self._outside = True
+                self._drain()  # by the event: what went wrong in the caller's stream stays there
                 raise
 
     def bind(self, shape: Shape) -> Bound:
-        """Prepare the program for a shape, or find it prepared."""
+        """Prepare the program for a shape, or find it prepared.
+
+        Nothing is left then of a call that was interrupted.
+        """
+        if self._busy:
+            self._drain()
         if shape in self.bound:
             self.bound.move_to_end(shape)
             return self.bound[shape]
@@ -157,12 +172,6 @@ class Slot:
         self._drain()
         self._resources.close()
 
-    def _ready(self, shape: Shape) -> Bound:
-        """The prepared program; nothing is left of a call that was interrupted."""
-        if self._busy:
-            self._drain()
-        return self.bind(shape)
-
     def _behind(self, outside: Stream, device: int) -> tuple[Call, ...]:
         """What lets the main lane go on behind a caller's stream, and behind the call before."""
         if device not in self._entries:
@@ -184,6 +193,11 @@ class Slot:
         except BaseException:
             self._drain()
             raise
+        if bound.finite is not None and not bound.finite():
+            raise ExecutionError(
+                f"{self._where}: got logits with NaN or infinities, expected finite numbers. Look "
+                "for them in the input; if it has none, run: parnet-deploy verify."
+            )
         ctypes.memmove(logits, self._result, bound.logits_bytes)
 
     def _launch_graph(self, bound: Bound, image: int, logits: int, outside: Stream) -> None:
@@ -230,14 +244,16 @@ class Slot:
             for name, segment in self._segments.items()
             if IMAGE in segment.inputs and self._devices[segment.device].direct
         ]
+        logits_bytes = self._tensor_bytes(LOGITS, shape)
         return Bound(
             staged=staged.calls,
             free=free.calls,
             body=free.body,
             images=tuple(images),
-            logits_bytes=self._tensor_bytes(LOGITS, shape),
+            logits_bytes=logits_bytes,
             image_bytes=self._tensor_bytes(IMAGE, shape),
             mode=worst_mode((staged.mode, staged.why_not), (free.mode, free.why_not)),
+            finite=FiniteCheck(self._result, logits_bytes) if self._check_finite else None,
             resources=made.pop_all(),
         )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import datetime, timezone
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from .. import __version__
@@ -91,7 +92,7 @@ class Draft:
             "versions": plain(versions or {}, "versions"),
             "made_from": {name: self._steps[name]["key"] for name in sorted(sources)},
             "files": self._own_staged(step),
-            "finished": utc_now(),
+            "finished": self._now(),
         }
         for name, plan in (plans or {}).items():
             owner = self._plans.get(name, {}).get("step", step)
@@ -139,6 +140,15 @@ class Draft:
         self._plans = {k: plan for k, plan in self._plans.items() if plan["step"] not in gone}
         self._artifacts = {k: a for k, a in self._artifacts.items() if a["step"] not in gone}
 
+    def _now(self) -> str:
+        """The time, but later than what was written last, for a clock may be set back."""
+        now = datetime.now(timezone.utc)
+        if self._base is not None:
+            with suppress(ValueError, TypeError, OverflowError):  # a time that nobody can read
+                last = datetime.fromisoformat(self._base.written)
+                now = max(now, last + timedelta(microseconds=1))
+        return now.isoformat(timespec="microseconds")
+
     def _manifest(self) -> Manifest:
         fields: dict[str, Any] = dict.fromkeys(("preprocessing", "labels", "input_size"))
         fields["source"] = {}
@@ -159,11 +169,6 @@ class Draft:
             steps=self._steps,
             plans=self._plans,
             artifacts=self._artifacts,
-            written=utc_now(),
+            written=self._now(),
             writer=f"parnet-deploy {__version__}",
         )
-
-
-def utc_now() -> str:
-    """The time now, as it stands in manifests: UTC, ISO 8601, microseconds."""
-    return datetime.now(timezone.utc).isoformat(timespec="microseconds")

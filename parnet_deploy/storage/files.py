@@ -1,12 +1,13 @@
-"""Files of a deployment: hash them, bring them to disk, say what went wrong with the disk."""
+"""Files of a deployment: read and hash them, bring them to disk, say what the disk did wrong."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import DeploymentError
 from . import names
@@ -23,11 +24,24 @@ _CURES = {
 }
 
 
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file to read it. A pipe in its place is refused; to open one would wait for ever.
+
+    Raises:
+        OSError: There is none, it is no plain file, or it cannot be read.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return os.fdopen(handle, "rb")
+
+
 def hash_file(path: Path) -> tuple[str, int]:
     """Sha256 in hex and number of bytes."""
     digest = hashlib.sha256()
     size = 0
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
             size += len(chunk)

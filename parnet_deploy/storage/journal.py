@@ -12,6 +12,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -32,6 +33,7 @@ SETTLE_WAIT_S = 30.0
 class Journal:
     """What a commit has still to do: remove these, then move those out of the staging directory.
 
+    ``remove`` may hold the signature, which is not one of what the commit makes.
     A staged file has the same relative name as in the deployment; the manifest is staged too and
     not named in ``place``.
     """
@@ -116,7 +118,8 @@ def recover(root: Path) -> None:
 
 def _read(root: Path, path: Path) -> Journal:
     where = f"journal {path}"
-    if path.is_symlink() or path.stat().st_size > MAX_DOCUMENT_BYTES:
+    about = path.lstat()
+    if not stat.S_ISREG(about.st_mode) or about.st_size > MAX_DOCUMENT_BYTES:
         raise DeploymentCorruptError(f"{where}: this is not a journal of this package. Remove it.")
     data = unseal(path.read_bytes(), where, schema_version=SCHEMA_VERSION)
     found = {key: data.get(key) for key in ("staging", "remove", "place")}
@@ -126,7 +129,9 @@ def _read(root: Path, path: Path) -> Journal:
         all(isinstance(items, list) for items in lists)
         and isinstance(found["staging"], str)
         and names.is_staging(found["staging"])
-        and all(isinstance(item, str) and not names.artifact_problem(item) for item in flat)
+        and all(isinstance(item, str) for item in flat)
+        and not any(names.artifact_problem(item) for item in flat if item != names.SIGNATURE)
+        and names.SIGNATURE not in (found["place"] or ())
     )
     if not valid:
         raise DeploymentCorruptError(f"{where}: this is not a journal of this package. Remove it.")

@@ -9,8 +9,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from . import names
+from .files import open_plain
 
 POLL_S = 0.02
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC  # no wait at a pipe
 
 
 class WriterLock:
@@ -43,7 +45,9 @@ class WriterLock:
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         text = f"process {os.getpid()} on {socket.gethostname()} since {now}"
         with suppress(OSError):  # only for the message that another writer shows
-            (self._root / names.LOCK_HOLDER).write_text(text, encoding="utf-8")
+            handle = os.open(self._root / names.LOCK_HOLDER, _WRITE, 0o644)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
         return True
 
     def release(self) -> None:
@@ -56,7 +60,8 @@ class WriterLock:
     def holder(self) -> str:
         """Who holds the lock, in words."""
         try:
-            text = (self._root / names.LOCK_HOLDER).read_bytes()[:200].decode("utf-8", "replace")
+            with open_plain(self._root / names.LOCK_HOLDER) as file:
+                text = file.read(200).decode("utf-8", "replace")
         except OSError:
             text = ""
         return text if text.isprintable() and text else "another process"

@@ -18,6 +18,7 @@ from ..input_size import InputSize
 from ..spec import ModelSpec
 from . import names
 from .document import MAX_DOCUMENT_BYTES, canonical, seal, unseal
+from .files import open_plain
 from .summaries import check_plan, check_source
 
 SCHEMA_VERSION = 1
@@ -140,7 +141,7 @@ def load_manifest(root: Path) -> Manifest:
                 f"manifest {path}: got a symbolic link that leads outside, expected a file. "
                 "Copy the deployment as a whole directory."
             )
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             raw = file.read(MAX_DOCUMENT_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DeploymentNotFoundError(

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 MANIFEST = "deployment.json"
+SIGNATURE = "deployment.sig"
 JOURNAL = ".journal.json"
 LOCK = ".lock"
 LOCK_HOLDER = ".lock-holder"
@@ -18,21 +19,25 @@ STEP_KINDS = ("fuse", "export", "calibrate", "quantize", "build", "verify", "ben
 """Kinds of steps, each after those that it may be made from. A step is a kind, or kind:variant."""
 
 _COMPONENT = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._+=@,-]*[A-Za-z0-9_+=@,-])?\Z")
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z)", re.IGNORECASE)
 _STAGING = re.compile(re.escape(STAGING_PREFIX) + r"[0-9a-f]{16}\Z")
 _MAX_LENGTH = 200
+_OWN = {MANIFEST: "it is the manifest", SIGNATURE: "it is the signature"}
 
 
 def artifact_problem(name: str) -> str | None:
     """Why this cannot be an artifact's path inside the deployment; None if it can.
 
     Only plain relative paths that mean the same on every file system: no "..", no leading dot
-    (those names are the package's own), no backslash, no drive, no space at the end.
+    (those names are the package's own), no backslash, no drive, no space at the end, no name that
+    is a device on Windows.
     """
-    if name.casefold() == MANIFEST:
-        return "it is the manifest"
+    own = _OWN.get(name.casefold())
+    if own is not None:
+        return own
     if len(name) > _MAX_LENGTH:
         return f"it is longer than {_MAX_LENGTH} characters"
-    if all(_COMPONENT.match(part) for part in name.split("/")):
+    if all(map(_is_component, name.split("/"))):
         return None
     return "expected a relative path of letters, digits and . _ + = @ , - inside the deployment"
 
@@ -54,12 +59,17 @@ def clash(names: Iterable[str]) -> str | None:
 
 def is_plan_key(key: str) -> bool:
     """Whether this may name a plan (it is also a directory name)."""
-    return len(key) <= _MAX_LENGTH and _COMPONENT.match(key) is not None
+    return len(key) <= _MAX_LENGTH and _is_component(key)
 
 
 def is_staging(name: str) -> bool:
     """Whether this is a directory name that a transaction gives to its staging area."""
     return _STAGING.match(name) is not None
+
+
+def step_kind(step: str) -> str:
+    """The kind of a step, which stands before its variant."""
+    return step.partition(":")[0]
 
 
 def step_rank(step: str) -> int | None:
@@ -72,3 +82,7 @@ def step_rank(step: str) -> int | None:
 def is_inside(root: Path, name: str) -> bool:
     """Whether the file, symbolic links followed, lies inside the deployment."""
     return (root / name).resolve().is_relative_to(root.resolve())
+
+
+def _is_component(part: str) -> bool:
+    return _COMPONENT.match(part) is not None and _DEVICE.match(part) is None

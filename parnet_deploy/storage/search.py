@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 import os
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DeploymentError, DeploymentNotFoundError
 from . import names
 from .manifest import load_manifest
+
+CLOCKS_DIFFER = timedelta(hours=1)
 
 
 class Found(NamedTuple):
@@ -40,10 +43,18 @@ def find_deployment(name: str | None, root: Path) -> Found:
             written[path] = load_manifest(path).written
         except DeploymentError:
             raise _ambiguous(root, known, f"{path.name} cannot be read") from None
+    to_come = [path for path in known if written[path] > _soon()]
+    if 0 < len(to_come) < len(known):  # some clock was wrong, so the order is not known
+        raise _ambiguous(root, known, f"{to_come[0].name} was written at a time still to come")
     last = max(known, key=lambda path: written[path])
     if sum(time == written[last] for time in written.values()) > 1:
         raise _ambiguous(root, known, "several were written last, at the same time")
     return Found(last, f"{last.name}: the last written of {len(known)} deployments in {root}")
+
+
+def _soon() -> str:
+    """The latest time that a clock may show that is not wrong."""
+    return (datetime.now(timezone.utc) + CLOCKS_DIFFER).isoformat(timespec="microseconds")
 
 
 def _known(root: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Callable
@@ -16,17 +17,21 @@ from .files import disk_error, fsync_path, hash_file, storage_error
 from .journal import Journal, discard_staging, new_staging, publish, recover
 from .lock import WriterLock
 from .manifest import Manifest, load_manifest
+from .signature import Signature, place_signature
+from .statement import statement
 
 Notify = Callable[[str], None]
 
 _OWN = (names.LOCK, names.LOCK_HOLDER)
+_LOG = logging.getLogger(__name__)
 
 
 class Transaction(Draft):
     """One change of a deployment; made by ``Deployment.edit``, used in a ``with`` block.
 
     Leaving the block publishes everything that was staged, at once. Leaving it by an exception
-    publishes nothing. Not thread-safe: one thread writes.
+    publishes nothing. What then answers otherwise is not signed any more: its signature goes.
+    Not thread-safe: one thread writes.
 
     Owns: the lock and a staging directory, from entering the block to leaving it.
     """
@@ -38,7 +43,7 @@ class Transaction(Draft):
         self.path = root
         self._create = create
         self._wait_s = wait_s
-        self._on_wait = on_wait
+        self._on_wait = on_wait or _LOG.warning
         self._lock: WriterLock | None = None
         self._staging: Path | None = None
 
@@ -68,6 +73,12 @@ class Transaction(Draft):
             raise ValueError(f"artifact {name}: the deployment has none of this name")
         self._artifacts.pop(name, None)
         self._changed = True
+
+    def attach(self, signature: Signature) -> None:
+        """Put a signature beside the manifest: at once, for it is of what is there already."""
+        if self._changed:
+            raise ValueError("staged and signed in one block: publish first, then sign")
+        place_signature(self._staging_dir() / names.SIGNATURE, self.path, signature)
 
     def __enter__(self) -> Transaction:
         try:
@@ -117,16 +128,16 @@ class Transaction(Draft):
         lock = WriterLock(self.path)
         if lock.acquire(wait_s=0):
             return lock
-        if self._on_wait:
-            self._on_wait(
-                f"deployment {self.path}: {lock.holder()} is writing it; "
-                f"waiting up to {self._wait_s:g} s."
-            )
+        self._on_wait(
+            f"deployment {self.path}: {lock.holder()} is writing it; "
+            f"waiting up to {self._wait_s:g} s."
+        )
         if lock.acquire(wait_s=self._wait_s):
             return lock
         raise DeploymentError(
-            f"deployment {self.path}: got the lock of {lock.holder()}, expected no other writer. "
-            "Wait until it has ended and run the command again."
+            f"deployment {self.path}: got the lock of {lock.holder()}, expected no other writer "
+            f"after {self._wait_s:g} s. Wait until it has ended, or end it, and run the command "
+            "again."
         )
 
     def _refuse_foreign(self) -> None:
@@ -147,17 +158,27 @@ class Transaction(Draft):
         self._check_staged(staging)
         for name, step in self._staged.items():
             self._artifacts[name] = _seal_file(staging / name, name, step)
-        (staging / names.MANIFEST).write_bytes(_checked(self._manifest(), self.path))
+        manifest = self._manifest()
+        (staging / names.MANIFEST).write_bytes(_checked(manifest, self.path))
         fsync_path(staging / names.MANIFEST)
         before = {} if self._base is None else self._base.artifacts
+        going = set(before) - set(self._artifacts)
+        if self._outdates_signature(manifest):
+            going.add(names.SIGNATURE)
         publish(
             self.path,
             Journal(
                 staging=staging.name,
-                remove=tuple(sorted(set(before) - set(self._artifacts))),
+                remove=tuple(sorted(going)),
                 place=tuple(sorted(self._staged)),
             ),
         )
+
+    def _outdates_signature(self, manifest: Manifest) -> bool:
+        """Whether there is a signature, of something else than this will be."""
+        if not os.path.lexists(self.path / names.SIGNATURE):
+            return False
+        return self._base is None or statement(self._base) != statement(manifest)
 
     def _check_staged(self, staging: Path) -> None:
         loose = sorted(name for name, step in self._staged.items() if step is None)

@@ -10,8 +10,9 @@ from .. import __version__
 from ..deployment import Deployment, step_key
 from ..errors import DeploymentChangedError, DeploymentCorruptError, SpecError
 from ..preprocess import Preprocessing
+from ..signing.trust import admit, find_trust
 from ..steps import Progress, StepResult
-from ..storage.names import MANIFEST
+from ..storage.names import MANIFEST, SIGNATURE
 from .config import LABELS_FILE, render_config, takes_encoded
 from .options import TritonOptions
 from .repository import read_export, write_model
@@ -56,11 +57,15 @@ def export_to_repository(
 
     Raises:
         DeploymentError: There is no plan that Triton can run in this way, a file of the deployment
-            was changed, or the model's directory holds something else. What was there stays.
+            was changed, keys are trusted and none of them has signed it, or the model's directory
+            holds something else. What was there stays.
     """
     chosen = options or TritonOptions()
     target = Path(repository)
-    return Deployment.read(directory, lambda opened: _export(opened, target, chosen, on_stage))
+    trust = find_trust()
+    return Deployment.read(
+        directory, lambda opened: _export(admit(opened, trust), target, chosen, on_stage)
+    )
 
 
 def _export(
@@ -81,8 +86,13 @@ def _export(
 
 def _record(source: Source) -> dict[str, Any]:
     opened, options, plan = source.deployment, source.options, source.plan
+    signature = opened.read_signature()
     key = step_key(
-        digest=opened.digest, options=options.to_json(), version=__version__, name=opened.name
+        digest=opened.digest,
+        options=options.to_json(),
+        version=__version__,
+        name=opened.name,
+        signature=None if signature is None else signature.value.hex(),
     )
     return {
         "key": key,
@@ -124,7 +134,7 @@ def _fill(folder: Path, source: Source) -> None:
 
 
 def copy_deployment(opened: Deployment, target: Path) -> None:
-    """Copy manifest and artifacts, each checked as it is read; foreign files stay behind.
+    """Copy manifest, signature and artifacts, each checked as it is read; no foreign files.
 
     Raises:
         DeploymentCorruptError: An artifact is not the one that was written.
@@ -136,6 +146,9 @@ def copy_deployment(opened: Deployment, target: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(opened.read_bytes(name))
     (target / MANIFEST).write_bytes((opened.path / MANIFEST).read_bytes())
+    signature = opened.read_signature()
+    if signature is not None:
+        (target / SIGNATURE).write_bytes(signature.render())
     if Deployment.open(target).digest != opened.digest:
         raise DeploymentChangedError(
             f"deployment {opened.path}: it was rewritten while it was copied. Run it again."

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..deployment import Deployment
 from ..errors import (
     BackendError,
     DeviceLostError,
@@ -28,6 +27,7 @@ from ..errors import (
 from ..machine.cores import usable_cores
 from ..preprocess import Preprocessing, load_image
 from ..runtime.session import Runtime
+from ..signing.trust import open_trusted
 from ..spec import IMAGE, LOGITS
 from .answers import answer_all
 from .config import ENCODED, PLAN_PARAMETER
@@ -141,5 +141,5 @@ def _preprocessing(path: Path, config: Mapping[str, Any]) -> Preprocessing | Non
         import_module("PIL.Image")
     except ModuleNotFoundError as error:
         raise MissingExtraError("pillow", "images") from error
-    about = Deployment.open(path).preprocessing
+    about = open_trusted(path).preprocessing
     return None if about is None else Preprocessing.from_json(about)

@@ -7,16 +7,14 @@ does not look at it.
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import DeploymentError
 from ..storage.document import MAX_DOCUMENT_BYTES, seal, unseal
 from ..storage.files import fsync_path, hash_file
+from ..storage.scratch import scratch_folder
 
 RECORD = "parnet-deploy.json"
 EXPORT_SCHEMA = 1
@@ -72,7 +70,7 @@ def write_model(
     """
     try:
         model.parent.mkdir(parents=True, exist_ok=True)
-        with _scratch(model.parent) as place:
+        with scratch_folder(".parnet-deploy-", model.parent) as place:
             new, old = place / "new", place / "old"
             new.mkdir()
             fill(new)
@@ -98,17 +96,6 @@ def _swap(new: Path, model: Path, old: Path) -> None:
         if replaced:
             old.rename(model)
         raise
-
-
-@contextmanager
-def _scratch(repository: Path) -> Iterator[Path]:
-    """A folder on the same file system; a plain mkdir, for the umask decides who may read."""
-    place = repository / f".parnet-deploy-{secrets.token_hex(8)}"
-    place.mkdir()
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _files(folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from parnet_deploy.bench.arms.arm import ArmSpec
@@ -19,6 +20,7 @@ from parnet_deploy.bench.result import (
     YARDSTICK,
     BenchReport,
 )
+from parnet_deploy.bench.statistics import LEAST_ROUNDS
 from parnet_deploy.bench.sweep import SweepOptions
 from parnet_deploy.builder.build import BuildOptions, build_to_deployment
 from parnet_deploy.deployment import Deployment
@@ -126,7 +128,8 @@ def test_rounds_follow_from_the_budget(built, mode) -> None:
     assert report["rate_hz"] == (1000.0 if mode == "paced" else None)
     samples = report["arms"][OURS]["modes"][mode]["samples_ms"]
     calls = len(samples) // report["rounds"][mode]
-    assert MIN_SAMPLES <= len(samples) < MIN_SAMPLES + calls
+    assert MIN_SAMPLES <= len(samples) < max(MIN_SAMPLES, LEAST_ROUNDS * calls) + calls
+    assert report["rounds"][mode] >= LEAST_ROUNDS
 
 
 def test_a_batch_is_timed_as_a_batch(built) -> None:
@@ -134,6 +137,12 @@ def test_a_batch_is_timed_as_a_batch(built) -> None:
     report = bench_to_deployment(built, options).report
     assert report["subject"]["batch"] == 3
     assert set(report["arms"]) == {OURS, "onnxruntime", YARDSTICK}
+
+
+def test_a_batch_that_no_plan_takes_is_refused_before_it_is_made(built, monkeypatch) -> None:
+    monkeypatch.setattr(np, "concatenate", None)
+    with pytest.raises(SpecError, match="batch: got 2000000000, expected 1 to "):
+        bench_to_deployment(built, BenchOptions(batch=2_000_000_000))
 
 
 def test_simulated_devices_are_called_so(built) -> None:

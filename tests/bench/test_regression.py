@@ -28,6 +28,7 @@ from parnet_deploy.bench.regression import (
     require_unchanged,
 )
 from parnet_deploy.bench.result import OURS, SCHEMA, YARDSTICK, BenchReport
+from parnet_deploy.bench.statistics import LEAST_ROUNDS
 from parnet_deploy.errors import CheckFailedError, SpecError
 
 Samples = st.lists(st.floats(1, 100), min_size=4, max_size=40)
@@ -386,6 +387,9 @@ def _cut(found: Any, *path: str, value: Any = None) -> None:
         (("arms", OURS, "modes", "saturated", "samples_ms"), "abc"),
         (("arms", OURS, "modes", "saturated"), {}),
         (("arms", YARDSTICK, "facts"), {"version": 1}),
+        (("arms", YARDSTICK, "facts"), {"version": 1, "repeats": 0}),
+        (("arms", YARDSTICK, "facts"), {"version": 1, "repeats": -1}),
+        (("arms", YARDSTICK, "facts"), {"version": 1, "repeats": float("inf")}),
     ],
 )
 def test_a_report_that_somebody_edited_is_refused(tmp_path: Path, path, value) -> None:
@@ -395,6 +399,34 @@ def test_a_report_that_somebody_edited_is_refused(tmp_path: Path, path, value) -
     file.write_text(json.dumps(damaged))
     with pytest.raises(SpecError, match="expected a whole one"):
         read_bench_report(file)
+
+
+@pytest.mark.parametrize("value", ["fast", float("nan"), True, [1.0], 10**400])
+def test_a_cost_that_is_no_number_is_not_compared(value: Any) -> None:
+    old: Any = report()
+    old["arms"][OURS]["first_ms"] = value
+    found = compare_reports(old, report())
+    assert "first_ms" not in found["costs"]
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_machine_described_by_nonsense_is_another_one() -> None:
+    old: Any = report()
+    old["environment"]["isa"] = [{}]
+    with pytest.raises(SpecError, match="isa None then"):
+        check_machine(old, report()["environment"])
+
+
+@pytest.mark.parametrize("rounds", [1, LEAST_ROUNDS - 1])
+def test_few_rounds_of_many_calls_are_no_change(rounds: int) -> None:
+    old, new = report(), report(2.0)
+    new["rounds"]["saturated"] = rounds
+    assert compare_reports(old, new)["modes"]["saturated"]["verdict"] == "too noisy to tell"
+
+
+def test_what_is_no_file_is_no_report() -> None:
+    with pytest.raises(SpecError, match="got no file"):
+        read_bench_report(Path("/dev/zero"))
 
 
 def test_a_report_without_a_bottom_is_refused(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_auto_measures_and_keeps_the_table(exported, monkeypatch) -> None:
     table = report["measured"]["candidates"]
     assert [row["candidate"] for row in table] == [
         "one, all cores",
-        "one, 1 core(s)",
+        "one, 1 core",
         "streams, all cores",
     ]
     assert sum(row["chosen"] for row in table) == 1
@@ -232,7 +232,7 @@ def test_no_room_for_temporary_files_is_our_error(exported, monkeypatch) -> None
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device", "/scratch")
 
-    monkeypatch.setattr(build.tempfile, "TemporaryDirectory", full)
+    monkeypatch.setattr(build, "scratch_folder", full)
     before = files_of(exported)
     with pytest.raises(DeploymentError, match=r"/scratch: got No space left.*set TMPDIR"):
         build_to_deployment(exported, BuildOptions(placement="one"))

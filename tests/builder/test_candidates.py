@@ -29,21 +29,21 @@ def device_labels(name: str, devices: tuple[int, ...], aux: int | None = None) -
 
 
 def test_auto_tries_simple_candidates_first() -> None:
-    assert labels("auto", None, 4) == ["one, all cores", "one, 1 core(s)", "streams, all cores"]
+    assert labels("auto", None, 4) == ["one, all cores", "one, 1 core", "streams, all cores"]
 
 
 def test_auto_on_one_core_has_nothing_to_choose() -> None:
     assert labels("auto", None, 1) == ["one, all cores"]
-    assert labels("auto", 1, 8) == ["one, 1 core(s)"]
+    assert labels("auto", 1, 8) == ["one, 1 core"]
 
 
 def test_auto_keeps_the_threads_that_were_asked_for() -> None:
-    assert labels("auto", 2, 8) == ["one, 2 core(s)", "streams, 2 core(s)"]
+    assert labels("auto", 2, 8) == ["one, 2 cores", "streams, 2 cores"]
 
 
 def test_a_named_placement_is_the_only_candidate() -> None:
     assert labels("streams", None, 1) == ["streams, all cores"]
-    assert labels("one", 3, 8) == ["one, 3 core(s)"]
+    assert labels("one", 3, 8) == ["one, 3 cores"]
 
 
 def test_auto_on_devices_grows_from_one_engine_to_all_of_them() -> None:

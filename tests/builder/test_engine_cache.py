@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -17,6 +19,7 @@ from parnet_deploy.builder.tensorrt import engine_cache
 from parnet_deploy.builder.tensorrt.engine_cache import EngineCache, place_file, write_file
 from parnet_deploy.errors import BackendError
 
+ROOT = Path(__file__).parents[2]
 KEY = "ab" * 32
 RECORD = {"layers": {"float32": 3}, "seconds": 1.5}
 LIMIT_S = 60.0  # only so that a broken test ends; nothing waits this long
@@ -122,6 +125,25 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
         place_file(target, tmp_path / "other")
     assert target.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_kill_left_of_a_write_goes_with_the_next(cache: EngineCache, plan: Path) -> None:
+    """However often a process is killed, one part of each file stays at most."""
+    cache.store(KEY, plan, RECORD)
+    script = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from parnet_deploy.builder.tensorrt import engine_cache as module\n"
+        "module.fsync_path = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "module.EngineCache(Path(sys.argv[1])).store(sys.argv[2], Path(sys.argv[3]), {})\n"
+    )
+    for _ in range(2):
+        command = [sys.executable, "-c", script, str(cache.root), KEY, str(plan)]
+        assert subprocess.run(command, cwd=ROOT, check=False).returncode == -9
+        assert cache.find(KEY) is None
+    assert len(list((cache.root / "engines").glob(".*"))) == 1
+    cache.store(KEY, plan, RECORD)
+    assert cache.find(KEY) is not None
+    assert list((cache.root / "engines").glob(".*")) == []
 
 
 def test_full_disk_is_an_error_with_the_way_out(

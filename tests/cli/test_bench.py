@@ -13,20 +13,20 @@ from parnet_deploy.bench.regression import Regression
 from parnet_deploy.bench.result import ArmResult, BenchReport, ModeResult
 from tests.cli.conftest import CHECKPOINT
 
-QUICK = ("--rounds", "3")
+QUICK = ("--rounds", "5")
 
 
 def test_arms_stand_side_by_side(built, invoke):
     result = invoke("bench", *QUICK, "--vs", "torch")
     assert result.exit_code == 0
     text = " ".join(result.stdout.split())
-    assert "digits 3 rounds saturated, 3 rounds paced, batch 1, 32x32" in text
+    assert "digits 5 rounds saturated, 5 rounds paced, batch 1, 32x32" in text
     answers, _, tables = text.partition("Milliseconds of a call, saturated;")
     assert re.search(r"[✓!] Is it right\? Yes, the answer is unchanged: largest error", answers)
     assert re.search(r"How fast is it\? A call takes [0-9.]+ [mu]s \(p50; p99 needs", answers)
     assert "of eager PyTorch" in answers or "than eager PyTorch" in answers
     assert "Why? " in answers
-    assert re.search(r"arm p50 .*ours / it calls .*parnet-deploy [0-9.]+ ", tables)
+    assert re.search(r"arm ours / it p50 .*calls .*parnet-deploy [0-9.]+ ", tables)
     assert "Milliseconds of a call, paced at 30 calls a second;" in tables
     assert "arm import load first call memory model" in tables
     assert "torch training form, eager" in tables

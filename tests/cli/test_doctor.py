@@ -7,6 +7,7 @@ from importlib import metadata
 
 import pytest
 
+from parnet_deploy.doctor.probe import Probe
 from tests.runtime.driver_toys import ToyDriver, install
 
 
@@ -65,9 +66,12 @@ def test_fewer_usable_cores_are_explained(invoke, monkeypatch):
     assert "the affinity mask (taskset) or the cgroup's CPU quota" in text
 
 
-def test_it_runs_where_nothing_optional_is_installed(run_process):
+def test_it_runs_where_nothing_optional_is_installed(run_process, tmp_path):
+    absent = "raise ModuleNotFoundError('gone', name='onnxruntime')"  # for backends' processes, too
+    (tmp_path / "onnxruntime.py").write_text(absent)
     code = (
-        "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnx', 'onnxruntime', 'PIL']));"
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r});"
+        "sys.modules.update(dict.fromkeys(['torch', 'onnx', 'onnxruntime', 'PIL']));"
         "sys.argv = ['p', 'doctor', '--json'];"
         "from parnet_deploy.cli.main import main; main()"
     )
@@ -103,3 +107,14 @@ def test_the_most_urgent_fix_comes_first(invoke, monkeypatch):
     text = invoke("doctor").stdout.partition("what to do")[2]
     order = [text.index(f"fix of {status}") for status in ("missing", "warning", "absent")]
     assert order == sorted(order)
+
+
+def test_plans_of_an_unusable_backend_are_not_opened(built, invoke, monkeypatch):
+    broken = Probe("broken", "mend")
+    monkeypatch.setattr("parnet_deploy.doctor.findings.probe_backend", lambda name: broken)
+    monkeypatch.setattr("parnet_deploy.doctor.deployments.Runtime", None)  # opening would raise
+    done = invoke("doctor", "--deep", "--json")
+    every = json.loads(done.stdout)["findings"]
+    (ours,) = (one for one in every if one["group"] == "deployments")
+    assert ours["status"] == "warning"
+    assert "backend onnxruntime cannot be loaded here" in ours["detail"]

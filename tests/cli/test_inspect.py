@@ -44,7 +44,7 @@ def test_json_has_the_documented_keys(built, invoke):
     assert set(found) == {
         *("deployment", "name", "written", "digest", "source", "spec", "input_size"),
         *("preprocessing", "labels", "parts", "artifacts", "plans", "steps", "integrity"),
-        *("engines", "precision", "evidence", "missing_steps"),
+        *("engines", "precision", "evidence", "signature", "missing_steps"),
     }
     assert found["integrity"] == {"ok": True, "missing": [], "changed": [], "foreign": []}
     assert found["missing_steps"] == ["verify", "bench"]

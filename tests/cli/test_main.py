@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -32,11 +33,19 @@ def test_help_lists_every_verb(invoke):
     assert all(f"  {verb} " in result.stdout for verb in VERBS)
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_with_an_example_and_its_json_keys(invoke, verb):
-    result = invoke(verb, "--help")
+def commands():
+    """What can be typed: verbs, and what stands below those that are groups."""
+    for verb in VERBS:
+        command = cli.get_command(click.Context(cli), verb)
+        below = command.commands if isinstance(command, click.Group) else {}
+        yield from ([verb, name] for name in below) if below else [[verb]]
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_every_verb_has_help_with_an_example_and_its_json_keys(invoke, words):
+    result = invoke(*words, "--help")
     assert result.exit_code == 0
-    assert f"parnet-deploy {verb}" in result.stdout.partition("Example")[2]
+    assert f"parnet-deploy {' '.join(words)}" in result.stdout.partition("Example")[2]
     assert "JSON: " in result.stdout
     assert {"--json", "--quiet", "--verbose", "--root"} <= set(
         result.stdout.replace(",", " ").split()

@@ -78,7 +78,10 @@ def test_means_that_are_not_three_numbers_are_usage(invoke, text):
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999"])
 @pytest.mark.parametrize(
     "option",
-    ["--drain-seconds", "--watch", "--max-delay-ms", "--deadline-ms", "--target-ongoing"],
+    [
+        *("--drain-seconds", "--watch", "--max-delay-ms", "--deadline-ms", "--target-ongoing"),
+        *("--engine-timeout-ms", "--prove-every"),
+    ],
 )
 def test_numbers_of_serve_that_are_not_finite_are_usage(built, invoke, option, text):
     result = invoke("serve", "--ray", "--write-config", "ray.yaml", "--no-grpc", f"{option}={text}")

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from parnet_deploy.preprocess import Preprocessing
+from parnet_deploy.serve.server import process as serving
 from tests.serve.security.certificates import make_authority, make_certificate
 from tests.serve.service_toys import SIDE, publish
 from tests.serve.wire import HANG_S
@@ -97,6 +98,24 @@ def refuse(*options: object) -> subprocess.CompletedProcess[str]:
 def toy(workplace: Path) -> Path:
     """engines/toy, with one plan."""
     return publish(workplace / "engines" / "toy")
+
+
+def test_what_watches_engines_reaches_the_models(toy, invoke, monkeypatch) -> None:
+    made = []
+
+    def serve(make_server, **_: Any) -> bool:
+        made.append(make_server())
+        return True
+
+    monkeypatch.setattr(serving, "serve_until_stopped", serve)
+    options = ["--engine-timeout-ms", "1500", "--prove-every", "5", "--check-finite"]
+    for more in ([], options):
+        assert invoke("serve", "--port", "0", "--grpc-port", "0", *more).exit_code == 0
+    found = [(s._models[0], s.service.options.prove_every_s) for s in made]
+    assert [(m.timeout_s, m.check_finite, every_s) for m, every_s in found] == [
+        (None, False, 0.0),
+        (1.5, True, 5.0),
+    ]
 
 
 def test_it_serves_the_only_deployment_until_sigterm(toy: Path, start: Start) -> None:

@@ -82,6 +82,15 @@ def test_the_file_for_a_cluster(built, invoke, token_file, workplace):
     assert deployment["ray_actor_options"] == {"num_cpus": 6, "num_gpus": 0}
 
 
+@pytest.mark.parametrize(
+    "options", [["--engine-timeout-ms", "500"], ["--prove-every", "5"], ["--check-finite"]]
+)
+def test_what_watches_engines_is_not_for_a_cluster(built, invoke, options):
+    result = invoke("serve", "--ray", "--no-grpc", *options)
+    assert result.exit_code == 2
+    assert "are not for a Ray cluster yet" in " ".join(result.stderr.split())
+
+
 def test_a_file_that_cannot_be_written_is_named(built, invoke):
     result = invoke("serve", "--ray", "--no-grpc", "--write-config", "none/ray.yaml")
     assert result.exit_code == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+_WHO_WON = re.compile(r"^[✓!✗·] (?=How fast is it\?)")  # on a busy machine nobody may
 _FIGURE = re.compile(r"-?\d[\d.,]*(?:e[-+]?\d+)?")
 
 
@@ -38,5 +39,6 @@ def _plain(line: str, figures_vary: bool) -> str:
     line = line.rstrip()
     if not figures_vary:
         return line
+    line = _WHO_WON.sub("", line)
     line = _FIGURE.sub("#", re.sub("[─█]+", "─", line).removesuffix("✓"))
     return re.sub(r"\s+", " ", line).rstrip()

@@ -71,6 +71,11 @@ def _check_ours(words: list[str]) -> None:
         command = cli.get_command(parent, verb)
         assert command is not None
         context = click.Context(command, info_name=verb, parent=parent)
+        while isinstance(command, click.Group):
+            name, *arguments = arguments
+            command = command.get_command(context, name)
+            assert command is not None, name
+            context = click.Context(command, info_name=name, parent=context)
         given, _, _ = command.make_parser(context).parse_args(list(arguments))
         for parameter in command.params:
             if isinstance(parameter.type, click.Choice) and parameter.name in given:

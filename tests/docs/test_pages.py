@@ -13,7 +13,7 @@ from tests.docs.printed import is_printed
 from tests.docs.shell import Shell
 from tests.docs.syntax import check_command
 
-LANGUAGES = {"console", "python", "sh", "text"}
+LANGUAGES = {"c", "console", "python", "sh", "text"}
 MARKS = ("", "figures vary", "prints", "exit 1", "exit 2", "exit 3")
 BLOCKS = [block for page in PAGES for block in read_blocks(page)]
 
@@ -78,7 +78,7 @@ def test_no_block_goes_unchecked(block: Block) -> None:
     if block.run_by:
         text = (ROOT / block.run_by).read_text(encoding="utf-8")
         assert block.page.name in text, f"{block.run_by} does not know the page"
-    if block.language == "sh":
+    if block.language in ("c", "sh"):
         assert block.run_by
     if block.language == "python":
         compile(block.text, str(block), "exec")
@@ -141,6 +141,8 @@ def test_a_command_that_does_not_exist_is_noticed(line: str, why: str) -> None:
         ("took  0.31 ms   ✓", "took 12.5 ms", True, True),
         ("error 2.6e-07", "error 1e-8", True, True),
         ("took 1 ms", "took 1 s", True, False),
+        ("✓ How fast is it? 1 ms", "! How fast is it? 2 ms", True, True),
+        ("✓ Is it right? Yes", "! Is it right? Yes", True, False),
     ],
 )
 def test_what_is_printed_is_compared(expected: str, got: str, vary: bool, same: bool) -> None:

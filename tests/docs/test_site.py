@@ -39,9 +39,11 @@ def test_the_reference_is_complete(site: Path) -> None:
         assert f'id="parnet-deploy-{verb}"' in commands, verb
         command = cli.get_command(click.Context(cli), verb)
         assert command is not None
-        shown = [one for one in command.params if not getattr(one, "hidden", False)]
-        for option in (name for one in shown for name in one.opts if name.startswith("--")):
-            assert f'id="cmdoption-parnet-deploy-{verb}-{option[2:]}"' in commands, option
+        below = command.commands if isinstance(command, click.Group) else {}
+        for name, one in {verb: command, **{f"{verb}-{k}": v for k, v in below.items()}}.items():
+            shown = [param for param in one.params if not getattr(param, "hidden", False)]
+            for option in (o for param in shown for o in param.opts if o.startswith("--")):
+                assert f'id="cmdoption-parnet-deploy-{name}-{option[2:]}"' in commands, option
     python = (site / "reference/api.html").read_text(encoding="utf-8")
     names = [name for name, thing in vars(errors).items() if isinstance(thing, type)]
     for name in [*(f"errors.{name}" for name in names), "compare.compare", "deployment.Deployment"]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from parnet_deploy.builder.build import BuildOptions, build_to_deployment
-from parnet_deploy.doctor import verbs
+from parnet_deploy.doctor import findings, verbs
 from parnet_deploy.doctor.deployments import examine_deployments
 from parnet_deploy.doctor.system import (
     GPU_LIBRARIES,
@@ -146,7 +146,6 @@ def test_no_directory_is_no_finding(tmp_path: Path) -> None:
 
 
 def test_onnxruntime_gpu_is_onnxruntime(tmp_path: Path, monkeypatch) -> None:
-    from parnet_deploy.doctor import findings
 
     there = {"onnxruntime-gpu": "1.31.1", "uvicorn": "0.54.0"}
     monkeypatch.setattr(findings, "installed", there.get)
@@ -156,3 +155,13 @@ def test_onnxruntime_gpu_is_onnxruntime(tmp_path: Path, monkeypatch) -> None:
     assert "onnxruntime" not in by_name
     assert by_name["uvloop"].status == "absent", "serve does without it"
     assert by_name["httptools"].status == "missing"
+
+
+def test_what_runs_just_now_is_told_and_not_warned_of() -> None:
+    machine = {"cores_usable": 2, "cores_total": 2, "load_average": [9.5, 4.0, 1.0]}
+    busy = findings._cores(machine)
+    assert (busy.status, busy.fix) == ("ok", None)
+    assert "load 9.5" in busy.detail
+    fewer = findings._cores({**machine, "cores_total": 4})
+    assert fewer.status == "warning"
+    assert "taskset" in fewer.fix

@@ -16,7 +16,8 @@ import numpy as np
 import onnxruntime as ort
 
 from parnet_deploy.errors import BackendError
-from parnet_deploy.runtime.fake.device import FakeBuffer, FakeDevice, FakeStream
+from parnet_deploy.runtime.fake.device import FakeDevice, FakeStream
+from parnet_deploy.runtime.fake.memory import FakeBuffer
 from parnet_deploy.runtime.fake.options import FakeOptions
 from parnet_deploy.runtime.fake.simulator import Simulator, Work
 

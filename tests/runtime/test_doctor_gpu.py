@@ -7,7 +7,7 @@ from importlib import metadata
 import pytest
 
 from parnet_deploy.doctor import findings as doctor
-from parnet_deploy.doctor import versions
+from parnet_deploy.doctor import probe, versions
 from parnet_deploy.doctor.gpu import examine_gpus
 from parnet_deploy.machine.gpus import read_gpus
 from tests.runtime.driver_toys import ToyDriver, install
@@ -73,6 +73,7 @@ def test_no_gpu(monkeypatch):
 
 def test_gpu_backends(monkeypatch, tmp_path):
     """Without a GPU they are of no use; with one, the package has to be the right one."""
+    monkeypatch.setattr(doctor, "probe_backend", probe._load)  # here, where the toys are
     install(monkeypatch, None)
     by_name = {f.name: f for f in doctor.examine(tmp_path) if f.group == "backends"}
     assert by_name["onnxruntime-cuda"].status == "absent"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -403,6 +404,21 @@ class TestFaults:
         for _ in range(2):
             with pytest.raises(DeviceLostError):
                 executor.launch(x.ctypes.data, logits.ctypes.data, shape, stream.handle)
+
+    def test_a_launch_that_is_refused_leaves_the_callers_stream_what_went_wrong_before(self):
+        """Found by chaos-runs: the first launch's logits were NaN and its stream said nothing."""
+        executor, x = self.executor(lose_device={0: 0}), images(self.spec)
+        stream = executor._devices[2].create_stream(0)
+        logits = np.full((2, 1, 4), np.nan, np.float32)
+        shape = (1, *x.shape[2:])
+        executor.launch(x.ctypes.data, logits[0].ctypes.data, shape, stream.handle)
+        for lane in executor._slots[0]._streams.values():
+            with suppress(DeviceLostError):
+                lane.synchronize()  # now device 0 is lost; the caller's stream has not noticed
+        with pytest.raises(DeviceLostError):
+            executor.launch(x.ctypes.data, logits[1].ctypes.data, shape, stream.handle)
+        with pytest.raises(DeviceLostError, match="device 0"):
+            stream.synchronize()
 
 
 class TestMemory:

@@ -14,7 +14,8 @@ from parnet_deploy.errors import (
 from parnet_deploy.placement import streams
 from parnet_deploy.runtime.device import Tensor
 from parnet_deploy.runtime.fake.backend import FakeBackend, FakeEngine
-from parnet_deploy.runtime.fake.device import FakeDevice, own_buffer
+from parnet_deploy.runtime.fake.device import FakeDevice
+from parnet_deploy.runtime.fake.memory import own_buffer
 from parnet_deploy.runtime.fake.options import FakeOptions, FaultPlan
 from parnet_deploy.runtime.fake.simulator import Simulator
 from parnet_deploy.runtime.host import HostDevice
@@ -161,6 +162,42 @@ class TestEvents:
             own_buffer(HostDevice().allocate(4))
         with pytest.raises(DeviceUnavailableError, match="has no such stream"):
             one.borrow_stream(5)
+
+
+class TestCallersMemory:
+    def test_memory_of_any_device_is_read_and_written_by_its_address(self):
+        one, two = machine(2, jitter_us=100.0)
+        producer, stream = two.create_stream(0), one.create_stream(0)
+        source, target, end = filled(two, 2.0, producer), one.allocate(16), one.allocate(16)
+        assert one.locate(source.address) == two.locate(source.address) == (1, True)
+        producer.synchronize()
+        one.upload(target, source.address, 16, stream)
+        one.download(end.address, target, 16, stream)
+        stream.synchronize()
+        np.testing.assert_array_equal(end.memory.data, ONES[2.0])
+
+    def test_the_host_is_not_watched(self):
+        (device,) = machine(1)
+        assert device.locate(ONES[1.0].ctypes.data) == (None, False)
+
+    def test_reading_before_it_is_written_gives_nan_for_some_seed(self):
+        results = []
+        for seed in range(30):
+            (device,) = machine(1, seed=seed, jitter_us=100.0)
+            source, target = filled(device, 2.0, device.create_stream(0)), device.allocate(16)
+            reader = device.create_stream(1)
+            device.upload(target, source.address, 16, reader)
+            reader.synchronize()
+            results.append(bool(np.isnan(target.memory.data).all()))
+        assert any(results)
+
+    def test_what_was_freed_is_lost(self):
+        (device,) = machine(1)
+        stream, source, target = device.create_stream(0), device.allocate(16), device.allocate(16)
+        source.close()
+        device.upload(target, source.address, 16, stream)
+        with pytest.raises(DeviceLostError, match="touched memory that was freed"):
+            stream.synchronize()
 
 
 class TestSticky:

@@ -7,7 +7,6 @@ import gc
 import random
 import threading
 import tracemalloc
-from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ from parnet_deploy.placement import Placement, streams
 from parnet_deploy.runtime.executor import Executor
 from parnet_deploy.runtime.fake.device import FakeEvent
 from parnet_deploy.runtime.host import ALIGNMENT_BYTES, HostBuffer, HostDevice
+from tests.runtime.host_toys import Engine
 from tests.runtime.runtime_toys import (
     SPECS,
     fixed_size,
@@ -33,46 +33,6 @@ from tests.runtime.runtime_toys import (
     run,
     segment_kernel,
 )
-
-
-class Binding:
-    def __init__(self, tensors: Mapping) -> None:
-        self.where = {name: [t.buffer.address, t.shape] for name, t in tensors.items()}
-
-    def set_address(self, name: str, address: int) -> None:
-        self.where[name][0] = address
-
-    def array(self, name: str):
-        address, shape = self.where[name]
-        count = int(np.prod(shape))
-        return np.ctypeslib.as_array((ctypes.c_float * count).from_address(address)).reshape(shape)
-
-    def close(self) -> None:
-        self.where.clear()
-
-
-class Engine:
-    """A numpy kernel on the host. ``before`` runs first and may fail or block."""
-
-    def __init__(self, segment, kernel, before=None) -> None:
-        self.inputs, self.outputs, self.name = segment.inputs, segment.outputs, segment.name
-        self.kernel, self.before = kernel, before
-
-    def bind(self, tensors, slot):
-        return Binding(tensors)
-
-    def enqueue(self, binding, stream) -> None:
-        def work() -> None:
-            if self.before is not None:
-                self.before(self.name)
-            results = self.kernel({name: binding.array(name) for name in self.inputs})
-            for name in self.outputs:
-                binding.array(name)[...] = results[name]
-
-        stream.submit(work, self.name)
-
-    def close(self) -> None:
-        pass
 
 
 def host_executor(spec, placement: Placement, before=None, slots: int = 1, trace: bool = False):

@@ -93,10 +93,10 @@ def deployment(tmp_path_factory):
     path = tmp_path_factory.mktemp("engines") / "toy"
     plans = {
         "fake": (FAKE, 0.001, "2030-01-01T00:00:00+00:00"),
-        "quick": (ONE, 1.0, "2026-01-03T00:00:00+00:00"),
         "older": (STREAMS, 2.0, "2026-01-01T00:00:00+00:00"),
-        "newest": (STREAMS, 2.0, "2026-01-05T00:00:00+00:00"),
+        "quick": (ONE, 1.0, "2026-01-03T00:00:00+00:00"),
         "unmeasured": (ONE, None, "2026-01-04T00:00:00+00:00"),
+        "newest": (STREAMS, 2.0, "2026-01-05T00:00:00+00:00"),
     }
     publish(path, plans, canary=canary_of(X, EXPECTED))
     return path
@@ -156,8 +156,13 @@ class TestOpen:
 
     @pytest.mark.parametrize("name", [["onnxruntime"], {}, 5])
     def test_a_backend_that_is_no_name_ranks_last(self, name):
-        plans = {"odd": {"backend": name}, "cpu": {"backend": "onnxruntime"}}
-        assert order_plans(SimpleNamespace(plans=plans, path="x")) == ("cpu", "odd")
+        plans = {
+            "odd": {"backend": name, "step": "build:odd"},
+            "cpu": {"backend": "onnxruntime", "step": "build:cpu"},
+        }
+        steps = {plan["step"]: {"finished": "2026-01-01"} for plan in plans.values()}
+        found = SimpleNamespace(plans=plans, steps=steps, path="x")
+        assert order_plans(found) == ("cpu", "odd")
 
     def test_a_deployment_without_plans(self, tmp_path):
         publish(tmp_path / "toy", {})
@@ -168,8 +173,8 @@ class TestOpen:
 
     def test_a_plan_for_another_machine_is_skipped_and_said_so(self, tmp_path, caplog):
         plans = {
-            "gpus": (replace(ONE, placement=one(SPEC, device=1)), 0.5, "2026-01-02"),
             "cpu": (ONE, 3.0, "2026-01-01"),
+            "gpus": (replace(ONE, placement=one(SPEC, device=1)), 0.5, "2026-01-02"),
         }
         publish(tmp_path / "toy", plans)
         with Runtime.open(tmp_path / "toy") as rt:

@@ -34,6 +34,7 @@ from parnet_deploy.runtime.cuda.driver import (
     ("code", "kind", "words"),
     [
         (2, OutOfMemoryError, r"got CUDA_ERROR_OUT_OF_MEMORY \(out of memory\).*Lower the batch"),
+        (3, DeviceUnavailableError, r"A process that was forked from one that uses CUDA cannot"),
         (100, DeviceUnavailableError, r"no CUDA-capable device.*parnet-deploy doctor"),
         (101, DeviceUnavailableError, r"invalid device ordinal"),
         (700, DeviceLostError, r"an illegal memory access.*Start the process again"),

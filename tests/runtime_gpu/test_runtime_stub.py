@@ -6,8 +6,10 @@ placements over several GPUs run too, and order that is left to chance shows as 
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -354,6 +356,50 @@ def test_outputs_do_not_pile_up_whatever_stream_they_are_in(machine: Machine, to
     device.close()
 
 
+def test_close_while_others_enqueue_frees_everything(machine: Machine, toy: Path) -> None:
+    device, stops = CudaDevice(0), []
+    frames = Frames(device, batch(1))
+    for _ in range(5):
+        rt = Runtime.open(toy, plan=build(toy, "streams"), slots=2)
+        begun = threading.Barrier(3)
+
+        def work(rt: Runtime = rt, begun: threading.Barrier = begun) -> None:
+            stream = device.create_stream(1)
+            begun.wait()
+            try:
+                while True:
+                    rt.enqueue(frames.array, stream=stream)
+            except BackendError as error:
+                stops.append("closed" in str(error))
+            stream.close()
+
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        begun.wait()
+        rt.close()
+        for thread in threads:
+            thread.join()
+    assert stops == [True] * 10
+    frames.close()
+    device.close()
+
+
+def test_one_that_nobody_closed_is_closed_when_the_next_is_opened(
+    machine: Machine, toy: Path
+) -> None:
+    key = build(toy, "streams", (0, 1, 2))
+    rt = Runtime.open(toy, plan=key)
+    check(rt(batch(1)), batch(1))
+    one = machine.cuda.live()
+    del rt
+    gc.collect()
+    assert machine.cuda.live() == one
+    with Runtime.open(toy, plan=key) as rt:
+        check(rt(batch(1)), batch(1))
+        assert machine.cuda.live() == one
+
+
 def test_a_stream_that_is_being_captured_is_refused(machine: Machine, toy: Path) -> None:
     device = CudaDevice(0)
     frames = Frames(device, batch(1))
@@ -424,7 +470,7 @@ def test_a_plan_that_was_built_anew_meanwhile_takes_over_as_it_is(
         files = read_plan(Deployment.open(own_toy), other)
         with Deployment.edit(own_toy) as txn:  # another placement under the same key
             for name in (*files.plan.engines.values(), "canary.npz", "build.json"):
-                source = files.engines["all"].parent / name
+                source = files.engines["all"].path.parent / name
                 txn.stage(f"plans/{key}/{name}").write_bytes(source.read_bytes())
             txn.finish_step(f"build:{key}", key="0" * 64, plans={key: {"backend": "tensorrt"}})
         machine.cuda.lose(1)

@@ -109,6 +109,7 @@ class Held:
 
     def __init__(self, runtime, *, held: bool = True) -> None:
         self.runtime, self.closed, self.error = runtime, False, None
+        self.stuck, self.proved, self.wrong = 0, 0, None
         self.done = threading.Event()
         self._free = threading.Event()
         self.entered = threading.Semaphore(0)
@@ -128,6 +129,12 @@ class Held:
         if self.error is not None:
             raise self.error
         return self.runtime(images)
+
+    def prove(self) -> None:
+        self.proved += 1
+        if self.wrong is not None:
+            raise self.wrong
+        self.runtime.prove()
 
     def close(self) -> None:
         self.closed = True

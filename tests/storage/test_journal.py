@@ -239,3 +239,10 @@ def test_deployment_copied_in_the_middle_of_a_commit_is_refused(old: Path) -> No
     journal(old, place=["onnx/new.onnx"])
     with pytest.raises(DeploymentCorruptError, match="copied in part"):
         Deployment.open(old)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory"])
+def test_something_else_in_the_place_of_a_journal_is_refused(old: Path, kind: str) -> None:
+    (os.mkfifo if kind == "pipe" else os.mkdir)(old / names.JOURNAL)
+    with pytest.raises(DeploymentCorruptError, match="not a journal of this package"):
+        Deployment.open(old)

@@ -181,3 +181,16 @@ def test_reading_needs_no_lock_and_no_filelock(old: Path) -> None:
     subprocess.run([sys.executable, "-c", script, str(old)], cwd=ROOT, check=True)
     assert not (old / names.LOCK).exists()
     assert Deployment.open(old).spec == SPEC
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "directory"])
+def test_who_holds_it_is_told_only_where_that_can_be(old: Path, make: Any) -> None:
+    """What stands in the place of the file that names the holder stops nobody."""
+    holder = old / names.LOCK_HOLDER
+    make(holder)
+    with (
+        Deployment.edit(old, wait_s=0),
+        pytest.raises(DeploymentError, match="got the lock of another process"),
+        Deployment.edit(old, wait_s=0),
+    ):
+        pass

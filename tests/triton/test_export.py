@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 
@@ -12,10 +13,13 @@ from parnet_deploy.builder.build import BuildOptions, build_to_deployment
 from parnet_deploy.deployment import Deployment
 from parnet_deploy.errors import DeploymentCorruptError, DeploymentError
 from parnet_deploy.runtime.session import Runtime
+from parnet_deploy.signing.sign import sign_deployment
+from parnet_deploy.storage.document import seal
 from parnet_deploy.triton import repository as written
 from parnet_deploy.triton.export import export_to_repository
 from parnet_deploy.triton.options import TritonOptions
 from tests.runtime.runtime_toys import images, reference
+from tests.signing.keys import make_pair
 from tests.triton.conftest import LABELS, SPEC, add_tensorrt
 
 
@@ -111,6 +115,35 @@ def test_what_is_not_ours_is_never_overwritten(toy, tmp_path, harm, exported, te
     with pytest.raises(DeploymentError, match=text):
         export_to_repository(toy, target, TritonOptions(replicas=2))
     assert files_in(target) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside", "/etc/passwd", "1/../../outside", "..\\outside", "a\0b", "1/model.py/x"]
+)
+def test_a_record_that_names_files_elsewhere_is_refused(toy, tmp_path, name):
+    model = export_to_repository(toy, tmp_path / "models").path
+    (tmp_path / "models" / "outside").write_text("not ours")
+    record = json.loads((model / "parnet-deploy.json").read_bytes())
+    del record["sha256"]
+    record["files"][name] = "0" * 64
+    (model / "parnet-deploy.json").write_bytes(seal(record))
+    before = files_in(tmp_path / "models")
+    with pytest.raises(DeploymentError, match="got files that were changed since"):
+        export_to_repository(toy, tmp_path / "models")
+    assert files_in(tmp_path / "models") == before
+
+
+def test_a_signature_travels_with_a_whole_deployment(toy, tmp_path):
+    pytest.importorskip("cryptography")
+    pair = make_pair(tmp_path / "keys")
+    first = export_to_repository(toy, tmp_path / "models")
+    assert not first.skipped
+    sign_deployment(toy, pair.key)
+    again = export_to_repository(toy, tmp_path / "models")
+    assert not again.skipped, "signed since"
+    assert export_to_repository(toy, tmp_path / "models").skipped
+    with Runtime.open(again.path / "1/deployment", trusted_keys=[pair.public]):
+        pass
 
 
 def test_a_damaged_deployment_is_refused_and_leaves_nothing(toy, tmp_path):

@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from ...errors import BackendError, CheckpointError, ParnetDeployError
+from ..ending import ending
 
 _BOOT = (
     "import json, sys; request = json.load(sys.stdin); sys.path[:] = request.pop('path'); "
@@ -69,5 +70,5 @@ def _error(entry: str, status: int, last: str) -> ParnetDeployError:
     try:
         kind, text = json.loads(last)
     except ValueError:
-        return BackendError(f"{entry}: its process ended with status {status}: {last}")
+        return BackendError(f"{entry}: its process {ending(status)}{f': {last}' if last else ''}")
     return kinds.get(kind, BackendError)(text)

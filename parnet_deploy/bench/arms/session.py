@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from ...errors import DeviceUnavailableError
 from ...plan import Plan
 from ...runtime.backend import on_host
+from ...storage.scratch import scratch_folder
 from .arm import Array
 
 _CUDA = "onnxruntime-cuda"
@@ -46,11 +46,11 @@ def open_beside(model: bytes, plan: Plan, *, threads: int) -> tuple[Any, float]:
         DeviceUnavailableError: The plan's backend is not ONNX Runtime, or has no such device here.
         EngineLoadError: ONNX Runtime cannot load the graph.
     """
-    with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
-        file.write(model)
-        file.flush()
+    with scratch_folder("parnet-arm-") as scratch:
+        file = scratch / "model.onnx"
+        file.write_bytes(model)
         started = time.perf_counter_ns()
-        session = _open(Path(file.name), plan, threads)
+        session = _open(file, plan, threads)
         return session, (time.perf_counter_ns() - started) / 1e6
 
 

@@ -73,7 +73,7 @@ def open_yardstick(*, threads: int | None = None, repeats: int = 1, **others: An
     error = yardstick_error(session.run(None, feed)[0])
     return OpenedArm(
         run=run,
-        note=f"{NAME}: fixed convolutions, {repeats} times, for comparing reports",
+        note=f"{NAME}: a fixed computation, {repeats}x, by which reports of different days compare",
         load_ms=load_ms,
         model_bytes=len(model),
         parameters=sum(weight.size for weight in yardstick_weights().values()),

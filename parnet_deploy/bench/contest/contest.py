@@ -12,6 +12,7 @@ from typing import Any
 from ...errors import CheckFailedError, ExecutionError, SpecError
 from ..arms.arm import ArmSpec, Array
 from ..result import OURS, Mode
+from ..statistics import LEAST_ROUNDS
 from .entrant import Entrant, Question, check_answer
 from .order import Turn, orders, paced_turn, saturated_turn
 from .process import ArmError, ArmProcess
@@ -145,7 +146,7 @@ class Contest:
         Args:
             mode: Which of the two.
             n: Rounds; None: as many as fit into the budget, within ``MIN_SAMPLES`` and
-                ``MAX_SAMPLES`` of each arm.
+                ``MAX_SAMPLES`` of each arm, and ``LEAST_ROUNDS`` at least.
             budget_s: Seconds.
             rate_hz: Of the paced mode.
 
@@ -161,7 +162,8 @@ class Contest:
         turn = saturated_turn(self._medians_ms) if mode == "saturated" else paced_turn(rate_hz)
         if n is None:
             round_ms = sum(turn.expected_ms(value) for value in self._medians_ms.values())
-            least, most = math.ceil(MIN_SAMPLES / turn.calls), MAX_SAMPLES // turn.calls
+            least = max(LEAST_ROUNDS, math.ceil(MIN_SAMPLES / turn.calls))
+            most = MAX_SAMPLES // turn.calls
             n = min(max(int(budget_s * 1e3 / round_ms), least), most)
         samples, self.late = self._run(n, turn, f"{mode}: ")
         self.calls = turn.calls

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from ...errors import BackendError, MissingExtraError, ParnetDeployError
 from ..arms.arm import ArmSpec
+from ..ending import ending
 
 GRACE_S = 5.0  # for a child that was told to close
 _TAIL_BYTES = 4000
@@ -114,13 +115,7 @@ class ArmProcess:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(GRACE_S)
         status = self._process.returncode
-        if status is None:
-            how = "its process stopped talking"
-        elif status < 0:
-            how = f"its process was ended by {_signal_name(-status)}"
-            how += " (is there too little memory?)" if -status == signal.SIGKILL else ""
-        else:
-            how = f"its process ended with status {status}"
+        how = f"its process {'stopped talking' if status is None else ending(status)}"
         self._kill_group()
         lines = list(self._last_lines())
         return f"{how}: {' | '.join(lines)}" if lines else how
@@ -140,13 +135,6 @@ def _environment(spec: ArmSpec) -> dict[str, str]:
     """This process's, without threads that spin while they wait, unless somebody wants them."""
     found = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **spec.environment}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _kinds() -> dict[str, type[ParnetDeployError]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..result import OURS, YARDSTICK, BenchReport, Interval, Mode, ModeResult
-from ..statistics import samples_needed
+from ..statistics import LEAST_ROUNDS, samples_needed
 from .answer import Answer, Mood
 from .words import arm_title, is_resnet, listed, ms_text, number_text, ours_of_it, ratio_text
 
@@ -23,6 +23,13 @@ def how_fast(report: BenchReport) -> Answer:
         )
     mode = main_mode(report)
     rivals = comparisons(report, mode)
+    if rivals and not tells_apart(report, mode):
+        return Answer(
+            question=_QUESTION,
+            mood="care",
+            text=f"{call_text(report, mode)} {_too_few(report, mode)}",
+            more=(*_paced(report, mode), *_missing(report)),
+        )
     resnets = {name: ratio for name, ratio in rivals.items() if is_resnet(name)}
     stands = {name: standing(ratio) for name, ratio in rivals.items()}
     lead = {**resnets, **{n: r for n, r in rivals.items() if stands[n] != "faster"}}
@@ -62,6 +69,11 @@ def comparisons(report: BenchReport, mode: Mode) -> dict[str, Interval]:
     }
 
 
+def tells_apart(report: BenchReport, mode: str) -> bool:
+    """Whether there were rounds enough to say that one arm is faster than another."""
+    return report["rounds"][mode] >= LEAST_ROUNDS
+
+
 def standing(ratio: Interval) -> str:
     """Whether we are faster, slower, or as fast within what noise does; of ``ours_of_it``."""
     if ratio["high"] < 1 and ratio["value"] < 1 - _EQUAL:
@@ -98,10 +110,20 @@ def _quantiles(ours: ModeResult) -> str:
     return f"p50; p99 needs {samples_needed('p99')} samples, there are {len(ours['samples_ms'])}"
 
 
+def _too_few(report: BenchReport, mode: Mode) -> str:
+    done = report["rounds"][mode]
+    count = "one round is" if done == 1 else f"{done} rounds are"
+    return f"Whether that is faster than the others is not known: {count} too few."
+
+
 def _more(report: BenchReport, others: dict[str, Interval]) -> list[str]:
     if not others:
         return []
-    said = listed(f"{ratio_text(ratio)} of {arm_title(name)}" for name, ratio in others.items())
+    ways = ("of the time of", *["of"] * len(others))
+    said = listed(
+        f"{ratio_text(ratio)} {of} {arm_title(name)}"
+        for of, (name, ratio) in zip(ways, others.items(), strict=False)
+    )
     return [f"It takes {said}."]
 
 

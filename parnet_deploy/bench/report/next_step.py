@@ -9,7 +9,8 @@ from ...reading import entry, listing
 from ..result import BenchReport
 from .answer import NextStep
 from .evidence import Evidence, is_verified, own_precision, precisions
-from .fast import comparisons, main_mode, standing
+from .fast import comparisons, main_mode, standing, tells_apart
+from .provenance import same_options
 from .why import split_shares
 from .words import arm_title
 
@@ -44,7 +45,8 @@ def _rules(report: BenchReport, evidence: Evidence) -> Iterator[NextStep]:
         return
     if any(noise["name"] not in _NOTES for noise in report["noise"]):
         yield NextStep(
-            command=f"parnet-deploy bench {named}", why="again, when nothing else runs here"
+            command=f"parnet-deploy bench {named}{same_options(report)}",
+            why="again, when nothing else runs here",
         )
     if not is_verified(evidence, subject["plan"]):
         yield NextStep(
@@ -63,11 +65,14 @@ def _rules(report: BenchReport, evidence: Evidence) -> Iterator[NextStep]:
 
 
 def _about_rivals(report: BenchReport, named: str) -> Iterator[NextStep]:
-    rivals = comparisons(report, main_mode(report))
+    mode = main_mode(report)
+    rivals = comparisons(report, mode)
     ahead = [
         name
         for name, ratio in rivals.items()
-        if standing(ratio) == "slower" and report["arms"][name]["network"] == "same"
+        if tells_apart(report, mode)
+        and standing(ratio) == "slower"
+        and report["arms"][name]["network"] == "same"
     ]
     if ahead:
         yield NextStep(
@@ -104,5 +109,5 @@ def _about_precision(
     else:
         yield NextStep(
             command=f"parnet-deploy calibrate -d {name} photos/",
-            why="narrower multiplications, within gates of accuracy",
+            why="lower precision is faster; it is kept only if the answers stay right",
         )

@@ -91,18 +91,29 @@ def step_rows(evidence: Evidence) -> Rows:
     )
 
 
+def same_options(report: BenchReport) -> str:
+    """The options of bench that ask the same question again, with a space in front."""
+    names = [n for n in (*report["arms"], *report["left_out"]) if n not in _NO_RIVALS]
+    mode = "both" if len(report["rounds"]) > 1 else next(iter(report["rounds"]), "both")
+    batch = report["subject"]["batch"]
+    return "".join(
+        (
+            f" --vs {shlex.quote(','.join(names) or 'none')}",
+            f" --mode {mode}" if mode != "both" else "",
+            f" --batch {batch}" if batch > 1 else "",
+        )
+    )
+
+
 def commands(report: BenchReport, evidence: Evidence) -> list[str]:
     """Commands that make such a report again, from the checkpoint on."""
     subject = report["subject"]
     path = entry(evidence, "manifest", "source", "path")
     name = shlex.quote(subject["name"])
     source = shlex.quote(without_folders(str(path or "model.pt")))
-    names = [n for n in (*report["arms"], *report["left_out"]) if n not in _NO_RIVALS]
-    mode = "both" if len(report["rounds"]) > 1 else next(iter(report["rounds"]), "both")
     precision = "" if subject["precision"] == "fp32" else f" --precision {subject['precision']}"
     bench = f"parnet-deploy bench {name} --plan {shlex.quote(subject['plan'])}"
-    bench += f" --vs {shlex.quote(','.join(names) or 'none')}"
-    bench += f" --mode {mode}" + (f" --batch {subject['batch']}" if subject["batch"] > 1 else "")
+    bench += same_options(report)
     return [
         f"parnet-deploy fuse {source} --name {name}",
         f"parnet-deploy build {name} --backend {shlex.quote(subject['backend'])}{precision}",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..result import OURS, QUANTILE_NAMES, ArmResult, BenchReport, Curve, ModeResult
-from ..statistics import samples_needed
-from .why import split_shares, stage_share
+from ..result import OURS, QUANTILE_NAMES, YARDSTICK, ArmResult, BenchReport, Curve, ModeResult
+from ..statistics import LEAST_ROUNDS, samples_needed
+from .fast import tells_apart
+from .why import distortion, split_shares, stage_share
 from .words import (
     arm_title,
     count_text,
@@ -24,6 +25,7 @@ from .words import (
 UNKNOWN = "not known"
 """What stands where a figure should."""
 
+_TOO_FEW = f"needs {LEAST_ROUNDS} rounds"
 _CURVES = {
     "batch": "Batch: time for all images of a call",
     "threads": "Cores for the engines",
@@ -58,28 +60,36 @@ def latency_rows(report: BenchReport, mode: str, *, brief: bool = False) -> Rows
     """
     timed = {n: a["modes"][mode] for n, a in ours_first(report).items() if mode in a["modes"]}
     late = [f.get("late", 0) for f in timed.values()]
+    compared = tells_apart(report, mode)
     told = [name for name in QUANTILE_NAMES if any(_tells(f, name) for f in timed.values())]
     untold = [f"{n} needs {samples_needed(n)} calls" for n in QUANTILE_NAMES if n not in told]
     rows = [
         (
             arm_title(name),
-            *(quantile_text(found, quantile, brief=brief) for quantile in told),
-            "" if name == OURS else ratio_text(ours_of_it(found["ratio_to_ours"])),
+            _standing_text(name, found, compared=compared),
+            *(quantile_text(found, quantile, brief=brief or not compared) for quantile in told),
             str(len(found["samples_ms"])),
             *([str(missed)] if any(late) else []),
         )
         for (name, found), missed in zip(timed.items(), late, strict=True)
     ]
     pace = f" at {report['rate_hz']:g} calls a second" if mode == "paced" else ""
-    caption = f"Milliseconds of a call, {mode}{pace}; intervals of 95 %"
+    caption = f"Milliseconds of a call, {mode}{pace}"
+    caption += "; intervals of 95 %" if compared else f"; intervals need {LEAST_ROUNDS} rounds"
     if any(late):
         untold.append("late: due while the call before still ran, and left out")
     return Rows(
         caption="; ".join((caption, *untold)),
-        heads=("arm", *told, "ours / it", "calls", *(["late"] if any(late) else [])),
+        heads=("arm", "ours / it", *told, "calls", *(["late"] if any(late) else [])),
         rows=tuple(rows),
         numbers=tuple(range(1, len(told) + 4)),
     )
+
+
+def _standing_text(name: str, found: ModeResult, *, compared: bool) -> str:
+    if name in (OURS, YARDSTICK):
+        return ""
+    return ratio_text(ours_of_it(found["ratio_to_ours"])) if compared else _TOO_FEW
 
 
 def _tells(found: ModeResult, name: str) -> bool:
@@ -191,8 +201,10 @@ def split_rows(report: BenchReport) -> Rows:
             for row in split["rows"]
         ]
         rows.append(("the whole", number_text(split["whole_ms"]), ""))
+    longer = None if split is None else distortion(split)
+    cost = "" if longer is None else f"; looking into it made it {longer:.1f} times as long"
     return Rows(
-        caption="Where the time of a call goes",
+        caption=f"Where the time of a call goes{cost}",
         heads=("stage", "ms", "share"),
         rows=tuple(rows),
         numbers=(1, 2),

@@ -9,6 +9,7 @@ from .words import ms_text, share_text
 _QUESTION = "Why?"
 _MUCH = 0.6  # of what the machine can do
 _LARGE = 0.15  # of a call: worth a word
+_DISTORTED = 1.5  # longer than this under the profiler, and its shares are the profiler's own
 _PLACES = {
     "copy in": "goes into copying the image in",
     "stems": "is in the stems",
@@ -31,15 +32,22 @@ def why_so(report: BenchReport) -> Answer:
         text = "Not measured in this run." if roofline is None else _limit_text(roofline)
         return Answer(question=_QUESTION, mood="none", text=text)
     largest = max(shares, key=lambda stage: shares[stage])
-    text = f"{share_text(shares[largest])} of the time {_PLACES.get(largest, f'is in {largest}')}."
-    if roofline is not None:
-        text += f" {_limit_text(roofline)}"
-    return Answer(
-        question=_QUESTION,
-        mood="none",
-        text=text,
-        more=(*_also(shares, largest), *_slowest_part(split), *_before(split)),
-    )
+    limit = [] if roofline is None else [_limit_text(roofline)]
+    longer = distortion(split)
+    if longer is None:
+        where = _PLACES.get(largest, f"is in {largest}")
+        text = " ".join([f"{share_text(shares[largest])} of the time {where}.", *limit])
+        more = [*_also(shares, largest), *_slowest_part(split)]
+    else:
+        where = "Where the time goes is not known"
+        text, *more = [*limit, f"{where}: looking into a call made it {longer:.1f} times as long."]
+    return Answer(question=_QUESTION, mood="none", text=text, more=(*more, *_before(split)))
+
+
+def distortion(split: Split) -> float | None:
+    """How many times as long a call took while it was looked into; None where it hardly matters."""
+    longer = split["whole_ms"] / split["plain_ms"] if split["plain_ms"] else 0.0
+    return longer if longer > _DISTORTED else None
 
 
 def split_shares(split: Split) -> dict[str, float]:
@@ -80,7 +88,7 @@ def _also(shares: dict[str, float], largest: str) -> list[str]:
 def _before(split: Split) -> list[str]:
     """What is done to an image before the call, where that is much."""
     return [
-        f"Preparing an image takes another {ms_text(row['ms'])} before the call."
+        f"Preparing a photograph takes another {ms_text(row['ms'])} before the call."
         for row in split["rows"]
         if row["stage"] == "preprocess" and row["ms"] >= _LARGE * split["plain_ms"]
     ]

@@ -10,7 +10,6 @@ neighbour is counted under "".
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -19,8 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.engine_file import EngineFile
 from ...runtime.onnxruntime.cpu import open_session
 from ...spec import ModelSpec
+from ...storage.scratch import scratch_folder
 
 Arrays = Mapping[str, NDArray[np.float32]]
 WARM_UP, CALLS = 2, 7
@@ -36,7 +37,7 @@ class Profile(NamedTuple):
 
 
 def profile_engine(
-    engine: Path,
+    engine: EngineFile,
     feeds: Arrays,
     spec: ModelSpec,
     *,
@@ -54,8 +55,8 @@ def profile_engine(
 
     Returns: The call of median time, and the outputs.
     """
-    with tempfile.TemporaryDirectory(prefix="parnet-deploy-") as scratch:
-        session = open_session(engine, threads=threads, profile=Path(scratch) / "calls")
+    with scratch_folder("parnet-profile-") as scratch:
+        session = open_session(engine, threads=threads, profile=scratch / "calls")
         names = [output.name for output in session.get_outputs()]
         walls_ms = []
         for _ in range(WARM_UP + CALLS):

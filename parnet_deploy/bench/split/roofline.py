@@ -47,7 +47,7 @@ def measure_roofline(subject: Subject, split: Split, *, threads: int) -> Rooflin
     return Roofline(
         peak_gflops=peak,
         bandwidth_gbs=bandwidth,
-        how=f"best of repeated float32 products of matrices of {SIDES} rows and sums of vectors of "
+        how=f"Best of repeated float32 products of matrices of {SIDES} rows and sums of vectors of "
         f"{vector.nbytes >> 20} MiB, or a part of the network; ONNX Runtime, {threads} threads",
         intensity=intensity,
         gflops=gflops,

@@ -19,6 +19,7 @@ from ...placement import Segment
 from ...plan import Plan
 from ...runtime.choose import PlanFiles, read_plan
 from ...runtime.session import Runtime
+from ...signing.trust import open_trusted
 from ...spec import IMAGE, LOGITS, ModelSpec
 from ..result import PartTime, Split, SplitRow
 from ..timeline import Call, read_timeline
@@ -80,7 +81,7 @@ def measure_split(
         BackendError: The plan does not run here.
     """
     on_stage("where the time goes")
-    deployment = Deployment.open(directory)
+    deployment = open_trusted(directory)
     files = read_plan(deployment, key)
     with Runtime.open(directory, plan=key, threads=threads) as runtime:
         if files.plan.backend == CPU and len(files.plan.placement.segments) == 1:

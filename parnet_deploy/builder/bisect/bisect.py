@@ -225,7 +225,7 @@ def _engine_graph(files: PlanFiles, segment: Segment, expected: Graph) -> Graph:
     """What the engine computes: a TensorRT engine the very graph that it was made from."""
     if files.plan.backend == TENSORRT:
         return expected
-    return Graph(onnx.load(files.engines[segment.name]))
+    return Graph(onnx.load_from_string(files.engines[segment.name].read_bytes()))
 
 
 def _merged(deployment: Deployment, segment: Segment, source: Source) -> onnx.ModelProto:

@@ -27,6 +27,7 @@ from ...errors import (
 )
 from ...runtime.tensorrt.log import LOGGER, lacks_memory, quote
 from ...storage.files import hash_file
+from ...storage.scratch import scratch_folder
 from .cache_key import EngineKey
 from .child import Ended, run_child
 from .engine_cache import CachedEngine, EngineCache, place_file
@@ -115,8 +116,8 @@ def _folder() -> Iterator[Path]:
         EngineBuildError: The disk is full, or a folder cannot be written.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="parnet-engine-") as folder:
-            yield Path(folder)
+        with scratch_folder("parnet-engine-") as folder:
+            yield folder
     except OSError as error:
         where = error.filename2 or error.filename or tempfile.gettempdir()
         raise EngineBuildError(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -148,7 +147,10 @@ class EngineCache:
 
 
 def place_file(source: Path, target: Path) -> None:
-    """Copy a file so that ``target`` is there whole or not at all, and on disk."""
+    """Copy a file so that ``target`` is there whole or not at all, and on disk.
+
+    One process or thread at a time for one target, as for ``write_file``.
+    """
     _replace(target, lambda path: shutil.copyfile(source, path))
 
 
@@ -159,7 +161,7 @@ def write_file(target: Path, data: bytes) -> None:
 
 def _replace(target: Path, write: Callable[[Path], object]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    path = target.with_name(f".{target.name}-{secrets.token_hex(8)}")
+    path = target.with_name(f".{target.name}.part")  # one name: the next replaces what a kill left
     try:
         write(path)
         fsync_path(path)

@@ -99,7 +99,7 @@ def check_shape(n: object, size: object, accepted: InputSize) -> tuple[int, int,
         InputError: Not integers, or no size where there are several.
     """
     if size is None and accepted.fixed:
-        size = accepted.low
+        return (_integer("n", n), *accepted.low)
     if not isinstance(size, tuple) or len(size) != 2:
         raise InputError(f"size: got {size!r}, expected (height, width) in {accepted}.")
     return _integer("n", n), _integer("height", size[0]), _integer("width", size[1])

@@ -68,6 +68,12 @@ _NEXT_STEPS: dict[Kind, str] = {
     "absent": "Run: parnet-deploy doctor. nvidia-smi shows which devices there are.",
     "run": "Try again.",
 }
+_STEPS: dict[int, str] = {
+    3: "A process that was forked from one that uses CUDA cannot use it: fork before a runtime is "
+    "opened on a GPU, or start processes by spawn.",
+}
+"""Where the code itself says more than what follows from it."""
+
 _OTHER_STEP = "This is a fault of the program; report it with this message."
 _PROHIBITED = 2  # CU_COMPUTEMODE_PROHIBITED
 
@@ -101,7 +107,7 @@ def error_of(status: Any, call: str, device: int | None = None) -> BackendError:
     """
     kind = KINDS.get(int(status))
     where = "" if device is None else f" on device {device}"
-    step = _OTHER_STEP if kind is None else _NEXT_STEPS[kind]
+    step = _OTHER_STEP if kind is None else _STEPS.get(int(status), _NEXT_STEPS[kind])
     message = f"{call}{where}: got {_describe(status)}, expected success. {step}"
     if kind == "lost":
         return DeviceLostError(message, device)

@@ -8,7 +8,6 @@ never a measurement.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,9 @@ from ...plan import Plan
 from ...spec import ModelSpec
 from ..backend import LoadedPlan
 from ..device import Tensor
-from .device import FakeDevice, FakeStream, own_buffer
+from ..engine_file import EngineFile
+from .device import FakeDevice, FakeStream
+from .memory import own_buffer
 from .options import FakeOptions
 from .simulator import Simulator, Work
 
@@ -111,7 +112,7 @@ class FakeBackend:
         self,
         spec: ModelSpec,
         plan: Plan,
-        files: Mapping[str, Path],
+        files: Mapping[str, EngineFile],
         threads: int | None = None,
         *,
         trace: bool = False,
@@ -134,9 +135,9 @@ class FakeBackend:
 class OnnxKernel:
     """A segment's real ONNX file, run by ONNX Runtime with one thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: EngineFile) -> None:
         module = import_for("parnet_deploy.runtime.onnxruntime.cpu", "cpu")
-        self._session = module.open_session(path, threads=1)
+        self._session = module.open_session(file, threads=1)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, inputs: Arrays) -> Arrays:

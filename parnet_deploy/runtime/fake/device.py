@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import (
     BackendError,
@@ -20,6 +16,7 @@ from ...errors import (
 from ..device import Buffer, Capture, Event, TimelineEntry
 from ..host import HostBuffer
 from .capture import Call, FakeGraph
+from .memory import CallersMemory, FakeBuffer, own_buffer
 from .options import FakeOptions
 from .simulator import Mark, Memory, Queue, Record, Simulator, Wait, Work
 
@@ -91,27 +88,6 @@ class FakeStream:
             self.owner.forget(self)
 
 
-class FakeBuffer:
-    """See ``device.Buffer``. The address is made up: reading it on the host would crash."""
-
-    def __init__(self, device: FakeDevice, nbytes: int, address: int) -> None:
-        self.device = device.ordinal
-        self.nbytes = nbytes
-        self.address = address
-        self.memory = Memory(device.ordinal, nbytes)
-        self._owner = device
-
-    def view(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """The tensor at the start of the buffer, not a copy."""
-        return self.memory.data[: int(np.prod(shape))].reshape(shape)
-
-    def close(self) -> None:
-        """See ``device.Buffer``."""
-        if not self.memory.freed:
-            self.memory.freed = True
-            self._owner.used_bytes -= self.nbytes
-
-
 class FakeDevice:
     """See ``device.Device``. Devices of one machine share a simulator."""
 
@@ -158,12 +134,14 @@ class FakeDevice:
         """See ``device.Device``."""
         self.simulator.check(self.ordinal)
         limit = self.options.faults.memory_bytes.get(self.ordinal)
-        if limit is not None and self.used_bytes + nbytes > limit:
-            raise OutOfMemoryError(
-                f"device {self.ordinal} memory: got no {nbytes} bytes, {limit - self.used_bytes} "
-                f"of {limit} are left. Lower the batch, the image size or the slots."
-            )
-        self.used_bytes += nbytes
+        with self.simulator.lock:
+            if limit is not None and self.used_bytes + nbytes > limit:
+                raise OutOfMemoryError(
+                    f"device {self.ordinal} memory: got no {nbytes} bytes, "
+                    f"{limit - self.used_bytes} of {limit} are left. "
+                    "Lower the batch, the image size or the slots."
+                )
+            self.used_bytes += nbytes
         return FakeBuffer(self, nbytes, next(self._addresses))
 
     def allocate_host(self, nbytes: int) -> HostBuffer:
@@ -172,35 +150,36 @@ class FakeDevice:
 
     def copy(self, target: Buffer, source: Buffer, nbytes: int, stream: FakeStream) -> None:
         """See ``device.Device``."""
-        there, here = own_buffer(target), own_buffer(source)
+        there, here = own_buffer(target).memory, own_buffer(source).memory
 
         def start() -> Callable[[], None]:
-            data = here.memory.data[: nbytes // 4].copy()
-            return lambda: there.memory.data.__setitem__(slice(nbytes // 4), data)
+            data = here.data[: nbytes // 4].copy()
+            return lambda: there.data.__setitem__(slice(nbytes // 4), data)
 
         name = f"device {source.device} -> {target.device}"
         self._copy(name, nbytes, (here,), (there,), start, stream, target.device)
 
     def upload(self, target: Buffer, address: int, nbytes: int, stream: FakeStream) -> None:
-        """See ``device.Device``. The host memory is read when the operation starts."""
-        there = own_buffer(target)
+        """See ``device.Device``. The caller's memory is read when the operation starts."""
+        there, source = own_buffer(target).memory, self._at(address)
 
         def start() -> Callable[[], None]:
-            data = np.frombuffer(ctypes.string_at(address, nbytes), dtype=np.float32)
-            return lambda: there.memory.data.__setitem__(slice(nbytes // 4), data)
+            data = source.read(nbytes)
+            return lambda: there.data.__setitem__(slice(nbytes // 4), data)
 
         name = f"host -> device {target.device}"
-        self._copy(name, nbytes, (), (there,), start, stream, None)
+        self._copy(name, nbytes, source.memories, (there,), start, stream, source.device)
 
     def download(self, address: int, source: Buffer, nbytes: int, stream: FakeStream) -> None:
-        """See ``device.Device``. The host memory is written when the operation ends."""
-        here = own_buffer(source)
+        """See ``device.Device``. The caller's memory is written when the operation ends."""
+        here, target = own_buffer(source).memory, self._at(address)
 
         def start() -> Callable[[], None]:
-            data = here.memory.data[: nbytes // 4].tobytes()
-            return lambda: _write_host(address, data)
+            data = here.data[: nbytes // 4].copy()
+            return lambda: target.write(data)
 
-        self._copy(f"device {source.device} -> host", nbytes, (here,), (), start, stream, None)
+        name = f"device {source.device} -> host"
+        self._copy(name, nbytes, (here,), target.memories, start, stream, target.device)
 
     def capture(self, work: Callable[[], None], stream: Any) -> Capture:
         """See ``device.Device``. Remembers the calls that ``work`` makes, to make them again."""
@@ -238,8 +217,9 @@ class FakeDevice:
             self.simulator.remove_queue(stream.queue)
 
     def locate(self, address: int) -> tuple[int | None, bool]:
-        """See ``device.Device``. Callers have host memory only: a fake address means nothing."""
-        return (None, False)
+        """See ``device.Device``. Any device knows the memory of all, by where it starts."""
+        memory = self.simulator.memories.get(address)
+        return (None, False) if memory is None else (memory.device, True)
 
     def timeline(self) -> tuple[TimelineEntry, ...]:
         """See ``device.Device``. Simulated times."""
@@ -250,12 +230,15 @@ class FakeDevice:
     def close(self) -> None:
         """Nothing to free."""
 
+    def _at(self, address: int) -> CallersMemory:
+        return CallersMemory(address, self.simulator.memories.get(address))
+
     def _copy(
         self,
         name: str,
         nbytes: int,
-        reads: tuple[FakeBuffer, ...],
-        writes: tuple[FakeBuffer, ...],
+        reads: tuple[Memory, ...],
+        writes: tuple[Memory, ...],
         start: Callable[[], Callable[[], None]],
         stream: FakeStream,
         target: int | None,
@@ -265,8 +248,8 @@ class FakeDevice:
                 op="copy",
                 name=name,
                 duration_us=self.options.launch_us + nbytes / self.options.bytes_per_us,
-                reads=tuple(buffer.memory for buffer in reads),
-                writes=tuple(buffer.memory for buffer in writes),
+                reads=reads,
+                writes=writes,
                 start=start,
                 target=target,
             )
@@ -277,18 +260,3 @@ def _own_event(event: Event) -> FakeEvent:
     if not isinstance(event, FakeEvent):
         raise BackendError(f"event: got a {type(event).__name__}, expected one of a fake device.")
     return event
-
-
-def own_buffer(buffer: Buffer) -> FakeBuffer:
-    """The buffer as one of ours.
-
-    Raises:
-        BackendError: It is of another backend.
-    """
-    if not isinstance(buffer, FakeBuffer):
-        raise BackendError(f"buffer: got a {type(buffer).__name__}, expected a fake device's.")
-    return buffer
-
-
-def _write_host(address: int, data: bytes) -> None:
-    ctypes.memmove(address, data, len(data))

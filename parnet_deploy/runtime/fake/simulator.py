@@ -20,7 +20,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, product
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +108,7 @@ class Simulator:
         self.lock = threading.RLock()
         self.entries: deque[TimelineEntry] = deque(maxlen=_TIMELINE_LENGTH)
         self.faults = faults
+        self.memories: WeakValueDictionary[int, Memory] = WeakValueDictionary()  # by address
         self._jitter_us = jitter_us
         self._random = random.Random(seed)
         self._order = count()
@@ -260,8 +262,9 @@ class Simulator:
                 self._lose(queue.device, f"{work.name} touched memory that was freed")
             elif memory.device not in (queue.device, work.target):
                 self._lose(queue.device, f"{work.name} touched memory of device {memory.device}")
-        if work.target is not None and (queue.device, work.target) in self.faults.no_route:
-            self._lose(queue.device, f"no route to device {work.target} for {work.name}")
+        for source, target in product(work.reads, work.writes):
+            if (source.device, target.device) in self.faults.no_route:
+                self._lose(queue.device, f"no route to device {target.device} for {work.name}")
         self.check(queue.device)
 
     def _lose(self, device: int, why: str) -> None:

@@ -22,8 +22,16 @@ from ...plan import Plan
 from ...spec import ModelSpec
 from ..backend import LoadedPlan
 from ..device import Tensor
+from ..engine_file import EngineFile
 from ..host import HostDevice, HostStream
-from .sessions import CAUGHT, OrtBinding, check_session, load_error, session_options
+from .sessions import (
+    CAUGHT,
+    OrtBinding,
+    check_session,
+    load_error,
+    release_model,
+    session_options,
+)
 
 
 def run_once(
@@ -42,7 +50,7 @@ def run_once(
 
 
 def open_session(
-    model: Path | bytes, *, threads: int, emulate: bool = False, profile: Path | None = None
+    model: EngineFile | bytes, *, threads: int, emulate: bool = False, profile: Path | None = None
 ) -> Any:
     """An ``InferenceSession`` on the CPU with all graph optimisations and a pool that never spins.
 
@@ -55,12 +63,18 @@ def open_session(
         OutOfMemoryError: The model does not fit into memory.
     """
     try:
-        source = model if isinstance(model, bytes) else str(model)
+        source = model if isinstance(model, bytes) else model.read_bytes()
         providers = ["CPUExecutionProvider"]
         options = session_options(threads, emulate=emulate)
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
-        return ort.InferenceSession(source, options, providers=providers)
+        session = ort.InferenceSession(
+            source,
+            options,
+            providers=providers,
+            enable_fallback=0,  # else it prints the error on stdout and tries once more
+        )
+        return release_model(session)
     except CAUGHT as error:
         what = "engine" if isinstance(model, bytes) else f"engine {model}"
         raise load_error(error, what) from error
@@ -101,7 +115,7 @@ class OnnxRuntimeBackend:
         self,
         spec: ModelSpec,
         plan: Plan,
-        files: Mapping[str, Path],
+        files: Mapping[str, EngineFile],
         threads: int | None = None,
         *,
         trace: bool = False,

@@ -20,7 +20,6 @@ import itertools
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 import onnxruntime as ort
@@ -32,6 +31,7 @@ from ...plan import Plan
 from ...spec import ModelSpec
 from ..backend import LoadedPlan
 from ..device import Capture, Device, Event, Stream, Tensor
+from ..engine_file import EngineFile
 from .cuda_session import PROVIDER, OrtCudaOptions, check_provider, open_session
 from .sessions import OrtBinding, check_session
 
@@ -165,7 +165,7 @@ class OnnxRuntimeCudaBackend:
         self,
         spec: ModelSpec,
         plan: Plan,
-        files: Mapping[str, Path],
+        files: Mapping[str, EngineFile],
         threads: int | None = None,
         *,
         trace: bool = False,
@@ -190,9 +190,9 @@ class OnnxRuntimeCudaBackend:
             facts["graph"] = "ONNX Runtime's own, one for each binding"
         return LoadedPlan(devices=cast(Mapping[int, Device], devices), engines=engines, facts=facts)
 
-    def _open(self, segment: Segment, path: Path, device: EagerDevice) -> OrtCudaEngine:
+    def _open(self, segment: Segment, file: EngineFile, device: EagerDevice) -> OrtCudaEngine:
         def session(stream: int) -> Any:
             options = self._options.for_session(device.ordinal, stream)
-            return open_session(path, options)
+            return open_session(file, options)
 
         return OrtCudaEngine(segment, device, session, graph=self._options.graph)

@@ -11,13 +11,13 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 
 from ...errors import DeviceUnavailableError
-from .sessions import CAUGHT, load_error, session_options
+from ..engine_file import EngineFile
+from .sessions import CAUGHT, load_error, release_model, session_options
 
 PROVIDER = "CUDAExecutionProvider"
 
@@ -85,7 +85,7 @@ def installed() -> list[str]:
     return found
 
 
-def open_session(model: Path | bytes, options: Mapping[str, str]) -> Any:
+def open_session(model: EngineFile | bytes, options: Mapping[str, str]) -> Any:
     """An ``InferenceSession`` on a GPU, and on nothing else.
 
     Raises:
@@ -94,9 +94,9 @@ def open_session(model: Path | bytes, options: Mapping[str, str]) -> Any:
         DeviceUnavailableError: CUDA's libraries cannot be loaded; ONNX Runtime would use the CPU.
     """
     said = _preload()
-    source = model if isinstance(model, bytes) else str(model)
     what = "engine" if isinstance(model, bytes) else f"engine {model}"
     try:
+        source = model if isinstance(model, bytes) else model.read_bytes()
         session = ort.InferenceSession(
             source,
             session_options(threads=1),
@@ -112,7 +112,7 @@ def open_session(model: Path | bytes, options: Mapping[str, str]) -> Any:
             f"made for cannot be loaded{said and f' ({said})'}. Run: pip install "
             "'onnxruntime-gpu[cuda,cudnn]'."
         )
-    return session
+    return release_model(session)
 
 
 def _preload() -> str:

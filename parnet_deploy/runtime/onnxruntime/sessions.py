@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -37,6 +38,7 @@ ERRORS: tuple[tuple[type[Exception], type[BackendError], type[BackendError]], ..
     (state.RuntimeException, EngineLoadError, ExecutionError),
     (RuntimeError, EngineLoadError, ExecutionError),
     (ValueError, EngineLoadError, ExecutionError),
+    (OSError, EngineLoadError, ExecutionError),  # of the engine's file, which is read here
 )
 """The one place where ONNX Runtime's exceptions become ours; the first row that fits counts."""
 
@@ -71,7 +73,10 @@ def run_error(error: Exception, what: str) -> BackendError:
 
 
 def session_options(threads: int, *, emulate: bool = False) -> Any:
-    """All graph optimisations, or none to ``emulate``, and a thread pool that never spins."""
+    """All graph optimisations, or none to ``emulate``, and a thread pool that never spins.
+
+    A graph that keeps its weights in other files is refused: nobody has checked those.
+    """
     options = ort.SessionOptions()
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_DISABLE_ALL if emulate else levels.ORT_ENABLE_ALL
@@ -81,7 +86,19 @@ def session_options(threads: int, *, emulate: bool = False) -> Any:
     options.log_severity_level = _ERROR_LEVEL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", os.devnull
+    )
     return options
+
+
+def release_model(session: Any) -> Any:
+    """The session, without the serialized model, which it would keep for as long as it lives.
+
+    It keeps it to start anew with other providers, which nobody here asks for.
+    """
+    session._model_bytes = None
+    return session
 
 
 class OrtBinding:

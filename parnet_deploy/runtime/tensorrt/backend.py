@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from ...errors import BackendError, EngineLoadError, ExecutionError
@@ -21,6 +20,7 @@ from ...spec import ModelSpec
 from ..backend import LoadedPlan
 from ..cuda.device import CudaDevice, CudaStream, open_devices
 from ..device import Buffer, Tensor
+from ..engine_file import EngineFile
 from .compat import (
     IoTensor,
     io_tensors,
@@ -187,7 +187,7 @@ class TensorRtBackend:
         self,
         spec: ModelSpec,
         plan: Plan,
-        files: Mapping[str, Path],
+        files: Mapping[str, EngineFile],
         threads: int | None = None,
         *,
         trace: bool = False,
@@ -213,7 +213,7 @@ class TensorRtBackend:
         return LoadedPlan(devices=devices, engines=engines, facts=facts)
 
 
-def _load(trt: Any, path: Path, segment: Segment, device: CudaDevice) -> TensorRtEngine:
+def _load(trt: Any, file: EngineFile, segment: Segment, device: CudaDevice) -> TensorRtEngine:
     """One engine on its device.
 
     Raises:
@@ -224,7 +224,7 @@ def _load(trt: Any, path: Path, segment: Segment, device: CudaDevice) -> TensorR
         return TensorRtEngine(
             trt=trt,
             runtime=(runtime := make_runtime(trt)),
-            engine=load_engine(trt, runtime, path.read_bytes(), name=f"{path}"),
+            engine=load_engine(trt, runtime, file.read_bytes(), name=f"{file}"),
             segment=segment,
             device=device,
         )

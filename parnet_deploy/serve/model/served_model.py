@@ -13,6 +13,7 @@ from ...deployment import Deployment
 from ...errors import DeploymentChangedError, DeploymentCorruptError, SpecError
 from ...preprocess import Preprocessing
 from ...runtime.session import Runtime
+from ...signing.trust import open_trusted
 from .card import model_card
 from .options import ModelOptions
 from .signature import Signature
@@ -42,12 +43,13 @@ class ServedModel:
         """Open a deployment and run its canary. Takes as long as that: not for an event loop.
 
         Raises:
-            DeploymentError: There is none, it was changed, or it is rewritten all the time.
+            DeploymentError: There is none, it was changed, it is rewritten all the time, or keys
+                are trusted and none of them has signed it.
             BackendError: No plan of it runs here.
             CheckFailedError: The canary gave other logits than when the plan was built.
         """
         for _ in range(_ATTEMPTS):
-            found = Deployment.open(options.path)
+            found = open_trusted(options.path, options.trusted_keys)
             runtime = Runtime.open(
                 options.path,
                 backend=options.backend,
@@ -56,6 +58,9 @@ class ServedModel:
                 threads=options.threads,
                 on_device_lost=options.on_device_lost,
                 packed_devices=options.packed_devices,
+                trusted_keys=options.trusted_keys,
+                timeout_s=options.timeout_s,
+                check_finite=options.check_finite,
             )
             try:
                 if Deployment.open(options.path).digest == found.digest:
@@ -96,6 +101,15 @@ class ServedModel:
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits of a batch; see ``Runtime``."""
         return self.runtime(images)
+
+    def prove(self) -> None:
+        """Run the canary again; see ``Runtime.prove``. Takes as long as a run."""
+        self.runtime.prove()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether no run can begin, because of engines that do not come back."""
+        return self.runtime.stuck >= self.options.slots
 
     def close(self) -> None:
         """Wait for the runs in flight, then free the engines. Idempotent."""

@@ -12,6 +12,7 @@ from ...machine.cores import usable_cores
 from ...plan import Plan
 from ...runtime.backend import BACKENDS
 from ...runtime.choose import order_plans, read_plan
+from ...signing.trust import open_trusted
 from .options import ScaleOptions
 
 _GPU = "gpu"
@@ -70,7 +71,8 @@ def find_need(
         slots: Calls that run at the same time.
 
     Raises:
-        DeploymentError: A model has no such plan, or it needs more GPUs than were asked for.
+        DeploymentError: A model has no such plan, it needs more GPUs than were asked for, or keys
+            are trusted here and none of them has signed it.
     """
     models = tuple(_find_model(path, scale.gpus, backend, plan) for path in paths)
     gpus = max((model.gpus for model in models), default=0) if scale.gpus is None else scale.gpus
@@ -84,7 +86,7 @@ def find_need(
 
 
 def _find_model(path: Path, gpus: int | None, backend: str | None, key: str | None) -> ModelNeed:
-    found = Deployment.open(path)
+    found = open_trusted(path)
     too_many = []
     for name in order_plans(found, backend=backend, key=key):
         plan = read_plan(found, name).plan

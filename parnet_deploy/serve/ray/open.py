@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...deployment import Deployment
 from ...errors import DeploymentError
+from ...signing.trust import open_trusted
 from ..model.options import ModelOptions
 from ..service.inference import InferenceService
 from ..service.options import ServiceOptions
@@ -43,7 +43,7 @@ def open_service(settings: ReplicaSettings) -> InferenceService:
 
 
 def _check_digest(model: ModelSettings) -> None:
-    digest = answer_digest(Deployment.open(model.path), model.plan)
+    digest = answer_digest(open_trusted(model.path), model.plan)
     if model.digest not in (None, digest):
         raise DeploymentError(
             f"deployment {model.path}, plan {model.plan}: got digest {digest}, expected "

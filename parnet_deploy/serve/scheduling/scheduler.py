@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ...errors import DeviceLostError, InputError
+from ...errors import DeviceLostError, InputError, ParnetDeployError, TimedOutError
 from ..clock import Clock, Timer
 from ..protocol.refusal import RefusedError
 from .dispatcher import Dispatcher, Limits, late
@@ -34,6 +34,8 @@ class Scheduler:
         clock: Where deadlines are counted.
         on_run: Told on the event loop of each engine run that went well: images, seconds.
 
+    ``lost``: why it answers nobody any more, if so: its device is lost, or its engines are wrong.
+
     Owns: its threads, until ``close``.
     """
 
@@ -46,7 +48,7 @@ class Scheduler:
         clock: Clock,
         on_run: Callable[[int, float], None] = lambda images, run_s: None,
     ) -> None:
-        self.lost: DeviceLostError | None = None
+        self.lost: ParnetDeployError | None = None
         self._model, self._run, self._clock, self._on_run = model, run, clock, on_run
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
@@ -81,7 +83,8 @@ class Scheduler:
             deadline_s: When the answer must be there, on the clock.
 
         Raises:
-            RefusedError: busy, late, not-ready (the device is lost), failed (the engine).
+            RefusedError: busy, late, not-ready (the device is lost, the engine hangs or is wrong),
+                failed (the engine).
         """
         if self.lost is not None:
             raise self._lost_refusal()
@@ -104,6 +107,14 @@ class Scheduler:
         finally:
             if not ticket.answered:  # cancelled
                 self._leave(ticket)
+
+    def give_up(self, error: ParnetDeployError) -> None:
+        """The engines are of no use: refuse everything that is not answered and whatever comes."""
+        if self.lost is None:
+            _LOG.error("model %s: %s", self._model, error)
+        self.lost = error
+        for ticket in list(self._tickets):
+            self._refuse(ticket, self._lost_refusal())
 
     def hurry(self) -> None:
         """Nobody comes any more: start what waits for others to share its batch."""
@@ -220,6 +231,13 @@ class Scheduler:
                 _LOG.error("model %s: %s", self._model, error)
             self.lost = error
             return self._lost_refusal()
+        if isinstance(error, TimedOutError):
+            _LOG.error("model %s: %s", self._model, error)
+            return RefusedError(
+                "not-ready",
+                f"model {self._model}: its engine did not come back in time, expected logits. Ask "
+                "another server.",
+            )
         _LOG.error("model %s: a run failed: %s", self._model, error, exc_info=error)
         return RefusedError(
             "failed",
@@ -228,8 +246,11 @@ class Scheduler:
         )
 
     def _lost_refusal(self) -> RefusedError:
+        got, expected = "its engines give wrong logits", "those of the build"
+        if isinstance(self.lost, DeviceLostError):
+            got, expected = "its device is lost", "one that works"
         return RefusedError(
             "not-ready",
-            f"model {self._model}: its device is lost, expected one that works. Ask another "
-            "server; this one must open the model again.",
+            f"model {self._model}: {got}, expected {expected}. Ask another server; this one must "
+            "open the model again.",
         )

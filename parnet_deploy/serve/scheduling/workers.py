@@ -9,7 +9,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from ...errors import DeviceLostError
+from ...errors import DeviceLostError, TimedOutError
 from .ticket import Batch, Images, Logits, Outcome, Ticket
 
 Network = Callable[[Images], Logits]
@@ -34,7 +34,7 @@ class BatchRunner:
         try:
             logits = self._run(self._gather(tickets))
         except Exception as error:
-            if len(tickets) == 1 or isinstance(error, DeviceLostError):
+            if len(tickets) == 1 or isinstance(error, DeviceLostError | TimedOutError):
                 return [error] * len(tickets)
             return [self._alone(ticket, error) for ticket in tickets]
         if len(tickets) == 1:

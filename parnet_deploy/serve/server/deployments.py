@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 
 from ...deployment import Deployment
+from ...errors import DeploymentUntrustedError
+from ...storage.signature import Signature
 from ..model.options import ModelOptions
 from ..page.page import load_page
 from ..rest.answer import Answer, json_answer
@@ -15,6 +17,8 @@ from ..service.options import ServiceOptions
 from ..shells.telemetry import Tracer
 from .options import ServerOptions
 from .server import Server
+
+_Version = tuple[str, Signature | None]
 
 
 class DeploymentServer(Server):
@@ -42,7 +46,7 @@ class DeploymentServer(Server):
     ) -> None:
         self.service = InferenceService(models, service_options)
         self._models = tuple(models)
-        self._failed: dict[str, tuple[str, Exception]] = {}  # by name: which digest, and why
+        self._failed: dict[str, tuple[_Version, Exception]] = {}  # by name: which, and why
         metrics = self.service.metrics
         super().__init__(
             self.service,
@@ -56,31 +60,34 @@ class DeploymentServer(Server):
     async def reload(self, *, again: bool = True) -> list[str]:
         """Take each deployment that was changed on disk into service; names of those.
 
-        No request is lost. If one cannot be opened, what was served goes on.
+        One that cannot answer any more, as its device is lost or its engines hang or are wrong, is
+        opened again where ``again`` is. No request is lost. If one cannot be opened, what was
+        served goes on.
 
         Args:
-            again: Try also one that could not be opened before and has not changed since; False:
-                what it raised then is raised again.
+            again: Somebody asked. Try also one that could not be opened before and has not changed
+                since; False: what it raised then is raised again.
 
         Raises:
             ParnetDeployError: One cannot be read or opened; those before it were taken.
         """
         changed = []
         for name, model in zip(self.service.models, self._models, strict=True):
-            digest = await asyncio.to_thread(_digest, model)
-            if digest != self.service.model_card(name)["digest"]:
-                await self._take(name, digest, again=again)
+            digest, version = await asyncio.to_thread(_look, model)
+            known = self.service.model_card(name)["digest"]
+            if digest != known or (again and self.service.trouble(name)):
+                await self._take(name, version, again=again)
                 changed.append(name)
         return changed
 
-    async def _take(self, name: str, digest: str, *, again: bool) -> None:
-        failed, error = self._failed.pop(name, ("", None))
+    async def _take(self, name: str, version: _Version, *, again: bool) -> None:
+        failed, error = self._failed.pop(name, (None, None))
         try:
-            if error is not None and failed == digest and not again:
+            if error is not None and failed == version and not again:
                 raise error.with_traceback(None)  # or it would grow at each look
             await self.service.swap(name)
         except Exception as error:
-            self._failed[name] = digest, error
+            self._failed[name] = version, error
             raise
 
 
@@ -100,5 +107,10 @@ def _page() -> Answer:
     return Answer(headers=headers, body=page.body)
 
 
-def _digest(model: ModelOptions) -> str:
-    return Deployment.open(model.path).digest
+def _look(model: ModelOptions) -> tuple[str, _Version]:
+    """The digest of what is there, and all that decides whether it can be taken."""
+    found = Deployment.open(model.path)
+    try:
+        return found.digest, (found.digest, found.read_signature())
+    except DeploymentUntrustedError:  # a damaged one: opening says what that means
+        return found.digest, (found.digest, None)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from ...errors import CheckFailedError, DeviceLostError, ParnetDeployError
 from ..clock import Clock
 from ..model.decoders import Decoders
 from ..model.documents import DEFAULT_PRIORITY, PRIORITY_LEVELS, model_config, model_metadata
@@ -20,6 +21,7 @@ from ..protocol.request import InferRequest, InferResponse, Timings
 from .generation import Generation, open_generation
 from .metrics import Metrics
 from .options import ServiceOptions
+from .proving import Proving
 from .statistics import ModelStatistics
 
 ROWS_ON_LOOP = 4
@@ -55,6 +57,7 @@ class Host:
         self._older: set[Generation] = set()
         self._swapping = asyncio.Lock()
         self._closed = False
+        self._proving = Proving(self._prove, every_s=options.prove_every_s, clock=clock)
 
     @property
     def model(self) -> ServedModel:
@@ -64,7 +67,18 @@ class Host:
     @property
     def is_ready(self) -> bool:
         """Whether it can answer."""
-        return self._now is not None and self._now.scheduler.lost is None
+        return self.trouble is None
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps it from answering."""
+        if self._now is None:
+            return "it is not open"
+        lost = self._now.scheduler.lost
+        if lost is not None:
+            wrong = isinstance(lost, CheckFailedError)
+            return "its engines give wrong logits" if wrong else "its device is lost"
+        return "its engines do not come back" if self._now.model.is_stuck else None
 
     @property
     def waiting_images(self) -> int:
@@ -85,6 +99,7 @@ class Host:
         self._now = await self._generation(self._wanted)
         self.name = self.model.name
         self._announce()
+        self._proving.start()
 
     async def infer(self, request: InferRequest, arrival: Arrival) -> InferResponse:
         """See ``contract.Service``."""
@@ -140,6 +155,7 @@ class Host:
     async def close(self, drain_s: float) -> None:
         """Answer what is owed, for so long at most, refuse the rest, and close everything."""
         self._closed = True
+        self._proving.stop()
         now, self._now = self._now, None
         if now is not None:
             self._older.add(now)
@@ -235,6 +251,27 @@ class Host:
         if arrival.left_s is not None:
             limit_s = min(limit_s, arrival.left_s)
         return limit_s
+
+    async def _prove(self) -> None:
+        """Run the canary of what answers now; if its engines are wrong, it answers nobody more."""
+        generation = self._now
+        if generation is None or generation.scheduler.lost is not None:
+            return
+        outcome = "passed"
+        try:
+            await asyncio.to_thread(generation.model.prove)
+        except CheckFailedError as error:
+            outcome = "failed"
+            generation.scheduler.give_up(error)
+        except Exception as error:
+            if generation is not self._now:  # it was closed meanwhile
+                return
+            outcome = "error"
+            if isinstance(error, DeviceLostError):
+                generation.scheduler.give_up(error)
+            trace = not isinstance(error, ParnetDeployError)
+            _LOG.error("model %s: got no proof: %s", self.name, error, exc_info=trace)
+        self._metrics.proved(self.name, outcome)
 
     def _ran(self, images: int, run_s: float) -> None:
         self.statistics.ran(images, run_s)

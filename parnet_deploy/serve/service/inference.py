@@ -181,6 +181,10 @@ class InferenceService:
         """What a person should know of the model that answers; see ``model.card``."""
         return self._find(name, "").model.card
 
+    def trouble(self, name: str) -> str | None:
+        """What keeps a model from answering, if anything does."""
+        return self._find(name, "").trouble
+
     def warnings(self) -> list[str]:
         """What whoever runs the server should know of its models."""
         found = (host.model.warning for host in self._hosts.values())
@@ -251,7 +255,7 @@ class InferenceService:
         )
 
     def _reason(self, host: Host) -> str:
-        return "the server is stopping" if self._draining else "its device is lost"
+        return "the server is stopping" if self._draining else host.trouble or ""
 
     def _gauges(self) -> Gauges:
         return {

@@ -81,6 +81,7 @@ class Metrics:
         self._refusals: Counter[tuple[str, Wire, Kind]] = Counter()
         self._models: dict[str, dict[str, str]] = {}
         self._swaps: Counter[tuple[str, str]] = Counter()
+        self._proofs: Counter[tuple[str, str]] = Counter()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -113,6 +114,10 @@ class Metrics:
         """Another deployment was to take over: "done" or "failed"."""
         self._swaps[model, outcome] += 1
 
+    def proved(self, model: str, outcome: str) -> None:
+        """A model was to prove itself: "passed", "failed" or "error" (it could not be asked)."""
+        self._proofs[model, outcome] += 1
+
     def render(self) -> tuple[bytes, str]:
         """The page, and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
@@ -132,7 +137,14 @@ class Metrics:
         )
         for (model, outcome), count in sorted(self._swaps.items()):
             swapped.add_metric([model, outcome], count)
-        yield from (refused, swapped, *self._now(), self._info())
+        proved = CounterMetricFamily(
+            "parnet_serve_proofs",
+            "Canaries run again while in service.",
+            labels=["model", "outcome"],
+        )
+        for (model, outcome), count in sorted(self._proofs.items()):
+            proved.add_metric([model, outcome], count)
+        yield from (refused, swapped, proved, *self._now(), self._info())
 
     def describe(self) -> Iterable[Any]:
         """Nothing is promised before it is counted."""

@@ -16,7 +16,8 @@ class ServiceOptions:
     long a request may wait for others to share its batch; 0: a batch is what waits anyway.
     ``deadline_s``: how long a request may take, if it does not say less itself. ``decoders``:
     threads that decode images. ``max_image_bytes``: largest encoded image.
-    ``max_image_pixels``: most pixels of one; it is refused before it is decoded.
+    ``max_image_pixels``: most pixels of one; it is refused before it is decoded. ``prove_every_s``:
+    how often each model must prove that it still answers its canary rightly; 0: never again.
     """
 
     max_queue: int = 64
@@ -25,6 +26,7 @@ class ServiceOptions:
     decoders: int = 2
     max_image_bytes: int = 16 * 2**20
     max_image_pixels: int = 24_000_000
+    prove_every_s: float = 0.0
 
     def __post_init__(self) -> None:
         _check("max_queue", self.max_queue, 0, 1_000_000)
@@ -38,6 +40,7 @@ class ServiceOptions:
         _check("decoders", self.decoders, 1, 256)
         _check("max_image_bytes", self.max_image_bytes, 1, 2**30)
         _check("max_image_pixels", self.max_image_pixels, 1, 2**31)
+        _check("prove_every_s", self.prove_every_s, 0, 86_400)
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:

@@ -110,3 +110,9 @@ def open_talkative() -> OpenedArm:
     """Prints where a protocol on stdout would break."""
     print("hello", flush=True)
     return open_toy()
+
+
+def make_killed() -> bytes:
+    """A model that is never made: ends as the kernel ends a process when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return b""

@@ -110,7 +110,7 @@ def test_every_figure_of_the_report_is_in_it(full: Page) -> None:
         "e2930b9dd3648604c3aae1c3f4418b2d5f248c855cb2d4049c074612ad26b0f4",
         "6" * 64,
         "parnet-deploy fuse parnet-s.pth.tar --name parnet-s",
-        f"--plan {PLAN} --vs torch,onnxruntime,resnet34,openvino --mode both",
+        f"--plan {PLAN} --vs torch,onnxruntime,resnet34,openvino",
         "numpy 2.4.6",
         "one, all cores",
     ):

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from parnet_deploy.bench.report.fast import standing
-from parnet_deploy.bench.report.tables import cost_rows, latency_rows
+from parnet_deploy.bench.report.tables import cost_rows, latency_rows, split_rows
 from parnet_deploy.bench.report.verdict import conclude, verdict
 from parnet_deploy.bench.result import OURS, Interval
+from parnet_deploy.bench.statistics import LEAST_ROUNDS
 from tests.bench.report.samples import (
     PLAN,
     check,
@@ -33,7 +34,7 @@ def test_the_usual_case_in_words() -> None:
     assert "Eager PyTorch and unfused ONNX Runtime gave the same answer." in right
     assert fast.startswith("How fast is it? A call takes 53.7 ms (p50; p99 ")
     assert "Faster than ResNet-34: 0.79 (0.78 to " in fast
-    assert "of eager PyTorch and 0.90 (" in fast
+    assert "of the time of eager PyTorch and 0.90 (" in fast
     assert "of unfused ONNX Runtime. The same at 30 calls a second." in fast
     assert fast.endswith("The ResNet has random weights: time is compared, not accuracy.")
     assert why == (
@@ -174,6 +175,22 @@ def test_ours_stands_first_in_every_order() -> None:
     assert cost_rows(report).rows[0][0] == OURS
 
 
+@pytest.mark.parametrize(
+    ("rounds", "said"), [(1, "one round is too few"), (LEAST_ROUNDS - 1, "4 rounds are too few")]
+)
+def test_too_few_rounds_are_neither_victory_nor_defeat(rounds: int, said: str) -> None:
+    report = make_report(rivals={"onnxruntime": 100.0, "openvino": 40.0}, left_out={})
+    report["rounds"]["saturated"] = rounds
+    found = conclude(report, make_evidence())
+    assert found.fast.mood == "care"
+    assert said in found.fast.text
+    assert "aster than " not in found.fast.text.replace("Whether that is faster than", "")
+    assert not any("OpenVINO is faster" in step.why for step in found.steps)
+    rows = latency_rows(report, "saturated")
+    assert [row[1] for row in rows.rows] == ["", "needs 5 rounds", "needs 5 rounds"]
+    assert not any(" to " in cell for row in rows.rows for cell in row)
+
+
 def test_no_difference_is_no_victory() -> None:
     found = conclude(make_report(rivals={"resnet34": 53.8}), make_evidence()).fast
     assert "As fast as ResNet-34: 1.00 (" in found.text
@@ -207,8 +224,11 @@ def test_alone_it_says_so_and_how_to_compare() -> None:
 
 
 def test_the_yardstick_is_no_rival() -> None:
-    found = conclude(make_report(rivals={"yardstick": 12.0}), make_evidence()).fast
+    report = make_report(rivals={"torch": 145.0, "yardstick": 12.0})
+    found = conclude(report, make_evidence()).fast
     assert "yardstick" not in " ".join((found.text, *found.more))
+    *_, torch, yardstick = latency_rows(report, "saturated").rows
+    assert (torch[1] != "", yardstick[1]) == (True, "")
 
 
 def test_few_calls_tell_no_p99() -> None:
@@ -248,11 +268,25 @@ def test_time_outside_of_the_network_is_told() -> None:
         row["ms"] = {"wait": 20.0, "preprocess": 90.0}.get(row["stage"], row["ms"])
     report = make_report(split=found, roofline=None)
     why = conclude(report, make_evidence()).why
-    assert "Preparing an image takes another 90.0 ms before the call." in why.more
+    assert "Preparing a photograph takes another 90.0 ms before the call." in why.more
     found["rows"][0]["ms"] = 6.0
     assert not [text for text in conclude(report).why.more if "Preparing" in text]
     concluded = conclude(report, make_evidence(**{"precision-fp16": {"checks": "odd"}}))
     assert any("is waiting" in text for text in concluded.why.more)
+
+
+def test_a_profiler_that_takes_longer_than_the_call_explains_nothing() -> None:
+    found = split() | {"plain_ms": 12.4}
+    report = make_report(split=found)
+    why = conclude(report, make_evidence()).why
+    assert why.text.startswith("The network runs at 81 %")
+    assert why.more[0] == (
+        "Where the time goes is not known: looking into a call made it 4.8 times as long."
+    )
+    assert not [text for text in (why.text, *why.more) if "slowest" in text or "streams" in text]
+    assert split_rows(report).caption.endswith("looking into it made it 4.8 times as long")
+    alone = conclude(make_report(split=found, roofline=None)).why
+    assert alone.text == why.more[0]
 
 
 def test_nothing_measured_explains_nothing() -> None:
@@ -276,7 +310,8 @@ def test_noise_comes_first_and_asks_for_another_run() -> None:
     report, evidence = make_full()
     lines = verdict(report, evidence)
     assert lines[0] == "Take care: Load average 2.9 on 2 cores."
-    assert lines[4].startswith("Next: parnet-deploy bench parnet-s (again")
+    again = "parnet-deploy bench parnet-s --vs torch,onnxruntime,resnet34,openvino"
+    assert lines[4].startswith(f"Next: {again} (again")
     assert lines[5].startswith(
         "Next: parnet-deploy build parnet-s --precision auto (int8-cpu passed"
     )

@@ -35,7 +35,7 @@ class Load:
     requests, or as many as go into ``seconds``; one after the other, or all clients together
     ``rate`` in a second. ``deadlines_ms``: between which each request's own is drawn. After a
     refusal a client waits as long as it is told and a random part more, so that they do not all
-    come back together; ``pause_s`` at most.
+    come back together; ``pause_s`` at most. ``failures``: an engine may fail, if it is said so.
     """
 
     host: str
@@ -49,6 +49,7 @@ class Load:
     rate: float | None = None
     deadlines_ms: tuple[int, int] | None = None
     pause_s: float = 60.0
+    failures: bool = False
 
 
 class Client:
@@ -128,6 +129,9 @@ class RestClient(Client):
             total_ms = _server_ms(answer.headers.get("server-timing", ""))
             self.tally.late_by_server += bool(deadline_ms) and total_ms > deadline_ms
             return None
+        if answer.status == 500 and self.load.failures and b"the engine failed" in answer.body:
+            self.tally.failed += 1
+            return None
         if answer.status != 503:
             self.tally.unexpected.append(f"REST {answer.status}: {answer.body[:300]!r}")
             return None
@@ -179,6 +183,13 @@ class GrpcClient(Client):
                 if not details:
                     self.tally.unhelpful.append("gRPC UNAVAILABLE: no details")
                 return min(1.0, self.load.pause_s)
+            if (
+                code == grpc.StatusCode.INTERNAL
+                and self.load.failures
+                and "engine failed" in details
+            ):
+                self.tally.failed += 1
+                return None
             kind = self.tally.unexpected
             if code == grpc.StatusCode.DEADLINE_EXCEEDED:  # the client's own limit: a hang
                 kind = self.tally.unanswered

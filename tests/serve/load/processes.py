@@ -45,17 +45,20 @@ def serving(
     *,
     service: Mapping[str, Any] | None = None,
     limits: Mapping[str, Any] | None = None,
+    model: Mapping[str, Any] | None = None,
+    module: str = "tests.serve.load.serve_it",
 ) -> Iterator[Running]:
-    """A ready server; on SIGTERM it must drain and stop, with exit code 0."""
+    """A ready server, run as ``module``; on SIGTERM it must drain and stop, with exit code 0."""
     given = {
         "deployments": [str(path) for path in deployments],
         "service": dict(service or {}),
         "limits": dict(limits or {}),
+        "model": dict(model or {}),
     }
     errors = directory / "server.log"
     with errors.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.serve.load.serve_it", json.dumps(given)],
+            [sys.executable, "-m", module, json.dumps(given)],
             cwd=ROOT,
             env=environment(),
             stdout=subprocess.PIPE,
@@ -84,24 +87,31 @@ def drive(
     """Let clients loose on the server, a process for each load; their reports (``drive.Load``)."""
     path = directory / "known.npz"
     known.save(path)
+    processes = [start_clients(running, path, load) for load in loads]
+    return [report_of(process) for process in processes]
+
+
+def start_clients(running: Running, known: Path, load: Mapping[str, Any]) -> subprocess.Popen[str]:
+    """Clients in a process of their own; see ``drive.Load``."""
     where = {"host": running.host, "port": running.port, "grpc_port": running.grpc_port}
-    processes = [
-        subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.serve.load.drive"),
-                json.dumps({**where, "known": str(path), **load}),
-            ],
-            cwd=ROOT,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for load in loads
-    ]
-    reports = []
-    for process in processes:
-        out, errors = process.communicate()
-        assert process.returncode == 0, errors
-        reports.append(json.loads(out))
-    return reports
+    return start("tests.serve.load.drive", {**where, "known": str(known), **load})
+
+
+def start(module: str, given: Mapping[str, Any]) -> subprocess.Popen[str]:
+    """A process that is told what to do, and writes a report as JSON."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, json.dumps(given)],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def report_of(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Wait for a process to end well; what it has written."""
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors
+    report: dict[str, Any] = json.loads(out)
+    return report

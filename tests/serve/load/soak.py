@@ -1,20 +1,15 @@
-"""Long at 80 % of what it can do: ``make soak``.
+"""At 80 % of what it can do, and nothing goes wrong: for that see ``tests.soak``.
 
 Every answer is checked, and the server's memory, files and threads must not grow after a warm-up.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.serve.load.known import Known, make_known
-from tests.serve.load.overload import broken
-from tests.serve.load.processes import Running, drive, serving
+from tests.serve.load.known import Known
+from tests.serve.load.processes import Running, drive
 from tests.serve.load.watch import Watch, look
 
 SHARE = 0.8
@@ -52,28 +47,3 @@ def grown(found: dict[str, Any]) -> list[str]:
         for name, limit in GROWTH.items()
         if found["growth"][name] > limit
     ]
-
-
-def main() -> int:
-    """Run it for SOAK_MINUTES (10) and print the report; 3 if something does not hold."""
-    from tests.serve.load.deployments import make_deployment
-
-    seconds = 60 * float(os.environ.get("SOAK_MINUTES", "10"))
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        path = make_deployment(directory)
-        known = make_known(path, 16)
-        with serving([path], directory) as running:
-            found = soak(running, known, directory, seconds=seconds)
-            complaints = running.complaints()
-    print(json.dumps(found, indent=1))
-    problems = broken(found["measured"]) + broken(found["report"]) + grown(found)
-    if "Traceback" in complaints:
-        problems.append(complaints[:2000])
-    for line in problems:
-        print(line, file=sys.stderr)
-    return 3 if problems else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

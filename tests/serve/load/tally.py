@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,18 +14,20 @@ _KEPT = 10
 
 @dataclass
 class Tally:
-    """Counts and times. Every request lands in exactly one of the first four.
+    """Counts and times. Every request lands in exactly one of the first five.
 
-    ``refused``: politely, to be tried again; times in ms by wire and reason. ``unexpected``: any
-    other answer. ``unanswered``: none at all. ``wrong``: answered with another image's logits, or
-    NaN. ``mixed``: with another id. ``late``: accepted, and answered after its deadline by the
-    client's clock. ``unhelpful``: refused without a reason, or without a time to come back.
+    ``failed``: told that the engine failed, where the load expects that. ``refused``: politely, to
+    be tried again; times in ms by wire and reason. ``unexpected``: any other answer.
+    ``unanswered``: none at all. ``wrong``: answered with another image's logits, or NaN. ``mixed``:
+    with another id. ``late``: accepted, and answered after its deadline by the client's clock.
+    ``unhelpful``: refused without a reason, or without a time to come back.
     """
 
     ok_ms: list[float] = field(default_factory=list)
     refused: dict[str, list[float]] = field(default_factory=dict)
     unexpected: list[str] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
+    failed: int = 0
     wrong: int = 0
     mixed: int = 0
     late: int = 0
@@ -35,7 +38,7 @@ class Tally:
     def sent(self) -> int:
         """All of them."""
         kinds = (self.ok_ms, self.refused_ms, self.unexpected, self.unanswered)
-        return sum(map(len, kinds))
+        return sum(map(len, kinds)) + self.failed
 
     @property
     def refused_ms(self) -> list[float]:
@@ -52,6 +55,7 @@ class Tally:
             "sent": self.sent,
             "ok": len(self.ok_ms),
             "refused": len(self.refused_ms),
+            "failed": self.failed,
             "unexpected": len(self.unexpected),
             "unanswered": len(self.unanswered),
             "wrong": self.wrong,
@@ -62,6 +66,7 @@ class Tally:
             "seconds": seconds,
             "ok_per_s": len(self.ok_ms) / seconds,
             "ok_ms": spread(self.ok_ms),
+            "ok_ms_by_thirds": thirds(self.ok_ms),
             "refused_ms": spread(self.refused_ms),
             "reasons": {
                 reason: {"count": len(times), **(spread(times) or {})}
@@ -75,7 +80,22 @@ class Tally:
         }
 
 
-def spread(values: list[float]) -> dict[str, float] | None:
+def thirds(values: Sequence[float]) -> list[dict[str, float] | None]:
+    """The spread of the first, the middle and the last of them.
+
+    ``typical_p99`` is the median of the 99th percentiles of ten parts of each: a moment in which
+    the machine did something else shows in some of them only.
+    """
+    found = []
+    for third in np.array_split(np.asarray(values, float), 3):
+        parts = [part for part in np.array_split(third, 10) if part.size]
+        typical = float(np.median([np.percentile(part, 99) for part in parts])) if parts else 0.0
+        about = spread(third.tolist())
+        found.append(None if about is None else {**about, "typical_p99": typical})
+    return found
+
+
+def spread(values: Sequence[float]) -> dict[str, float] | None:
     """Median, 99th percentile and maximum; None of nothing."""
     if not values:
         return None

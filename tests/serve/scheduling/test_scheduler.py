@@ -13,7 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parnet_deploy.errors import DeviceLostError, ExecutionError, InputError
+from parnet_deploy.errors import (
+    CheckFailedError,
+    DeviceLostError,
+    ExecutionError,
+    InputError,
+    TimedOutError,
+)
 from parnet_deploy.serve.clock import LoopClock
 from parnet_deploy.serve.protocol.refusal import RefusedError
 from parnet_deploy.serve.scheduling import dispatcher
@@ -356,6 +362,52 @@ class TestFailures:
                 before = len(calls)
                 assert (await refusal(ask(found, picture(5)))).kind == "not-ready"
                 assert len(calls) == before  # it is not even tried
+
+        asyncio.run(main())
+
+    def test_an_engine_that_hangs_is_not_asked_for_each_of_its_batch_again(self):
+        async def main():
+            gate = Gate()
+            engine, calls = [gate], []
+
+            def run(images):
+                calls.append(len(images))
+                return engine[0](images)
+
+            def hang(images):
+                raise TimedOutError("plan: no answer in 1 s")
+
+            async with scheduler(run, max_batch=4) as found:
+                first = ask(found, picture(0))
+                await turn()
+                gate.wait_for_run()
+                engine[0] = hang
+                tasks = [ask(found, picture(number)) for number in (1, 2, 3)]
+                await turn()
+                gate.let()
+                await first
+                for task in tasks:
+                    assert (await refusal(task)).kind == "not-ready"
+                assert calls == [1, 3]
+                assert found.lost is None  # it may come back
+                engine[0] = echo
+                assert is_answer_to((await ask(found, picture(4))).logits, picture(4))
+
+        asyncio.run(main())
+
+    def test_given_up_it_answers_nobody_not_even_those_that_wait(self):
+        async def main():
+            gate = Gate()
+            async with scheduler(gate) as found:
+                tasks = [ask(found, picture(number)) for number in range(3)]
+                await turn()
+                gate.wait_for_run()
+                found.give_up(CheckFailedError("canary: wrong"))
+                for task in (*tasks, ask(found, picture(4))):
+                    error = await refusal(task)
+                    assert error.kind == "not-ready"
+                    assert "its engines give wrong logits" in str(error)
+                gate.let()
 
         asyncio.run(main())
 
