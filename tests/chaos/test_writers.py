@@ -20,6 +20,7 @@ from parnet_deploy.reference import random_image
 from parnet_deploy.runtime.session import Runtime
 from tests.chaos.commands import COMMANDS, ROOT, SPEC, Place, Zygote
 from tests.chaos.state import SIDE
+from tests.storage.lock_holder import other_process_holds
 
 Copy = Callable[[str], Place]
 
@@ -34,11 +35,7 @@ def second() -> Iterator[Zygote]:
 @contextmanager
 def stopped_holder(path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that has the lock of a deployment and does not move."""
-    command = [sys.executable, "-m", "tests.storage.lock_holder", str(path)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
+    with other_process_holds(path) as process:
         process.send_signal(signal.SIGSTOP)
         try:
             yield process

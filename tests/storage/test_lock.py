@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -18,21 +16,11 @@ from parnet_deploy.deployment import Deployment
 from parnet_deploy.errors import DeploymentChangedError, DeploymentError
 from parnet_deploy.storage import journal, names
 from parnet_deploy.storage.lock import WriterLock
+from tests.storage.lock_holder import other_process_holds
 from tests.storage.states import NEW, OLD, SPEC, content, write_state
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 60.0  # only so that a broken test ends; nothing waits this long
-
-
-@contextmanager
-def other_process_holds(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process is writing the deployment."""
-    command = [sys.executable, "-m", "tests.storage.lock_holder", str(path)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield process
 
 
 def test_second_writer_is_told_who_holds_it(old: Path) -> None:

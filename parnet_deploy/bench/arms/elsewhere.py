@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from ...errors import BackendError, CheckpointError, ParnetDeployError
-from ..ending import ending
+from ...machine.ending import ending
 
 _BOOT = (
     "import json, sys; request = json.load(sys.stdin); sys.path[:] = request.pop('path'); "

@@ -15,8 +15,8 @@ from multiprocessing.connection import Connection
 from typing import IO, Any
 
 from ...errors import BackendError, MissingExtraError, ParnetDeployError
+from ...machine.ending import ending
 from ..arms.arm import ArmSpec
-from ..ending import ending
 
 GRACE_S = 5.0  # for a child that was told to close
 _TAIL_BYTES = 4000

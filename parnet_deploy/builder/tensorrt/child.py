@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import selectors
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import parnet_deploy
+
+from ...machine.ending import signal_name
 
 GRACE_S = 2.0  # for a child that was asked to end, before it is killed
 IDLE_S = 5.0
@@ -34,10 +35,7 @@ class Ended(NamedTuple):
         """SIGSEGV and the like, if a signal ended it."""
         if self.status >= 0:
             return None
-        try:
-            return signal.Signals(-self.status).name
-        except ValueError:
-            return f"signal {-self.status}"
+        return signal_name(-self.status)
 
 
 def run_child(
