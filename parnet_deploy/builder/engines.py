@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from ..input_size import InputSize
 from ..placement import Segment
 from ..spec import ModelSpec
 from ..steps import Progress
+from .convert.convert import convert_graph
 from .tensorrt.engine import build_engine
 from .tensorrt.job import TensorRtOptions
 from .tensorrt.profiles import segment_profiles
@@ -28,6 +30,7 @@ class EngineOrder:
     max_batch: int
     options: TensorRtOptions
     folder: Path
+    precision: str
     on_stage: Progress
 
 
@@ -75,11 +78,21 @@ def _build_plan(order: EngineOrder, output: Path) -> dict[str, Any]:
     )
 
 
+def _convert(backend: str, order: EngineOrder, output: Path) -> dict[str, Any]:
+    """What another engine of the CPU reads, converted in a child process."""
+    return convert_graph(
+        order.graph, output, backend=backend, precision=order.precision, name=order.segment.name
+    )
+
+
 _GRAPH = EngineKind(".onnx", _write_graph)
 ENGINES: dict[str, EngineKind] = {
     "tensorrt": EngineKind(".plan", _build_plan),
     "onnxruntime-cuda": _GRAPH,
     "onnxruntime": _GRAPH,
+    "openvino": EngineKind(".openvino", partial(_convert, "openvino")),
+    "mnn": EngineKind(".mnn", partial(_convert, "mnn")),
+    "ncnn": EngineKind(".ncnn", partial(_convert, "ncnn")),
     "fake": _GRAPH,
 }
 """How the engines of each backend are made."""

@@ -99,6 +99,7 @@ class Workshop:
                     max_batch=self.options.max_batch,
                     options=self.options.tensorrt(candidate.aux_streams),
                     folder=folder,
+                    precision=candidate.precision,
                     on_stage=self.on_stage,
                 )
                 records[segment.name] = make_engine(self._backend, order)

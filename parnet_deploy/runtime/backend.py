@@ -42,6 +42,12 @@ BACKENDS: dict[str, BackendEntry] = {
     "onnxruntime": BackendEntry(
         "parnet_deploy.runtime.onnxruntime.cpu:OnnxRuntimeBackend", "cpu", rank=20, family="cpu"
     ),
+    "openvino": BackendEntry(
+        "parnet_deploy.runtime.openvino:OpenVinoBackend", "openvino", rank=20, family="cpu"
+    ),
+    "mnn": BackendEntry("parnet_deploy.runtime.mnn:MnnBackend", "mnn", rank=20, family="cpu"),
+    "ncnn": BackendEntry("parnet_deploy.runtime.ncnn:NcnnBackend", "ncnn", rank=20, family="cpu"),
+    "mixed": BackendEntry("parnet_deploy.runtime.mixed:MixedBackend", "cpu", rank=20, family="cpu"),
     "fake": BackendEntry(
         "parnet_deploy.runtime.fake.backend:FakeBackend", "cpu", rank=90, family="fake"
     ),
