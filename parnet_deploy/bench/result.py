@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict
 
+from ..contest.arm import OURS as OURS
+from ..contest.entrant import Check as Check
+from ..contest.order import Mode as Mode
+
 SCHEMA = 2
 BENCH_REPORT = "reports/bench.json"
 BENCH_PAGE = "reports/bench.html"
-OURS = "parnet-deploy"
 YARDSTICK = "yardstick"
 
-Mode = Literal["saturated", "paced"]
 QUANTILE_NAMES = ("p50", "p90", "p99", "p99.9")
 
 
@@ -39,15 +41,6 @@ class ModeResult(TypedDict):
     quantiles_ms: dict[str, Interval | None]
     ratio_to_ours: Interval
     late: int
-
-
-class Check(TypedDict):
-    """How the output was found right before anything was timed."""
-
-    what: str
-    error: float
-    limit: float
-    passed: bool
 
 
 class ArmResult(TypedDict):

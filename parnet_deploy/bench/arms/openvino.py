@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from ...contest.arm import Array, OpenedArm
 from ...deployment import Deployment
 from ...errors import BackendError
 from ...extras import import_for
 from ...runtime.choose import read_plan
-from .arm import Array, OpenedArm
 from .elsewhere import make_elsewhere
 from .session import check_cpu
 

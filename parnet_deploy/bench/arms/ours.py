@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from ...compare import ENGINE_TOLERANCE, compare
+from ...contest.arm import OpenedArm, SelfCheck
 from ...deployment import Deployment
 from ...runtime.session import Runtime
 from ...steps import read_reference
-from .arm import OpenedArm, SelfCheck
 
 
 def open_ours(*, directory: str, plan: str, threads: int | None = None, **others: Any) -> OpenedArm:

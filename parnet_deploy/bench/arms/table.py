@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...contest.arm import ArmSpec, Network
 from ...errors import SpecError
 from ...storage.names import MANIFEST
 from ..result import OURS, YARDSTICK
-from .arm import ArmSpec, Network
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from parnet_deploy.bench.arms import resnet_arm, session
-from parnet_deploy.bench.arms.arm import ArmSpec
 from parnet_deploy.bench.arms.table import arm_spec
-from parnet_deploy.bench.contest.contest import Contest
 from parnet_deploy.bench.result import OURS
 from parnet_deploy.builder.build import BuildOptions, build_to_deployment
 from parnet_deploy.compare import ENGINE_TOLERANCE
+from parnet_deploy.contest.arm import ArmSpec
+from parnet_deploy.contest.contest import Contest
 from parnet_deploy.deployment import Deployment
 from parnet_deploy.errors import BackendError, CheckFailedError, DeviceUnavailableError
 from parnet_deploy.export.export_step import export_to_deployment

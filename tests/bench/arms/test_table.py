@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from parnet_deploy.bench.arms.arm import ArmSpec
 from parnet_deploy.bench.arms.table import ARMS, arm_spec, find_arm
 from parnet_deploy.bench.result import OURS
+from parnet_deploy.contest.arm import ArmSpec
 from parnet_deploy.errors import SpecError
 
 

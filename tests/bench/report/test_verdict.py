@@ -10,7 +10,7 @@ from parnet_deploy.bench.report.fast import standing
 from parnet_deploy.bench.report.tables import cost_rows, latency_rows, split_rows
 from parnet_deploy.bench.report.verdict import conclude, verdict
 from parnet_deploy.bench.result import OURS, Interval
-from parnet_deploy.bench.statistics import LEAST_ROUNDS
+from parnet_deploy.contest.order import LEAST_ROUNDS
 from tests.bench.report.samples import (
     PLAN,
     check,

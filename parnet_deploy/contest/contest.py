@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from ...errors import CheckFailedError, ExecutionError, SpecError
-from ..arms.arm import ArmSpec, Array
-from ..result import OURS, Mode
-from ..statistics import LEAST_ROUNDS
+from ..errors import CheckFailedError, ExecutionError, SpecError
+from .arm import OURS, ArmSpec, Array
 from .entrant import Entrant, Question, check_answer
-from .order import Turn, orders, paced_turn, saturated_turn
+from .order import LEAST_ROUNDS, Mode, Turn, orders, paced_turn, saturated_turn
 from .process import ArmError, ArmProcess
 
 WARM_UP = 3

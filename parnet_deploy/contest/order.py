@@ -6,11 +6,15 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 SHORT_MS = 1.0  # calls that are shorter come in bursts
 BURST_MS = 5.0  # what a burst of the fastest arm should take
 MAX_BURST = 16
 PACED_CALLS = 5
+LEAST_ROUNDS = 5  # fewer say nothing of how rounds differ
+
+Mode = Literal["saturated", "paced"]
 
 
 @dataclass(frozen=True, kw_only=True)
