@@ -15,7 +15,6 @@ from ..deployment import Deployment
 from ..errors import BackendError, CheckFailedError, DeploymentError
 from ..input_size import InputSize
 from ..machine.describe import describe_machine
-from ..placement import Placement
 from ..plan import Plan
 from ..reference import Reference, random_image
 from ..runtime.session import Runtime
@@ -49,9 +48,7 @@ class Workshop:
     materials: Mapping[str, Material]
     folder: Path
     on_stage: Progress
-    finished: dict[tuple[Placement, int, str], tuple[Path, dict[str, Any]]] = field(
-        default_factory=dict
-    )
+    finished: dict[tuple[object, ...], tuple[Path, dict[str, Any]]] = field(default_factory=dict)
 
     def build_all(self, candidates: Sequence[Candidate]) -> tuple[list[Built], list[LeftOut]]:
         """Build what can be built.
@@ -77,19 +74,25 @@ class Workshop:
         folder, records = self._engines(candidate)
         plan = self._plan(candidate, records)
         self.on_stage(f"proving {candidate.label}")
-        checks = self._prove(plan, folder, self.materials[candidate.precision])
+        checks = self._prove(plan, folder, self._material(candidate))
         plan = replace(plan, made={**plan.made, "checks": checks})
         return Built(candidate=candidate, plan=plan, folder=folder)
 
     def _engines(self, candidate: Candidate) -> tuple[Path, dict[str, Any]]:
         """Engine files and their records; candidates may differ in threads only and share them."""
-        key = (candidate.placement, candidate.aux_streams, candidate.precision)
+        homes = self._homes(candidate)
+        key = (
+            candidate.placement,
+            candidate.aux_streams,
+            candidate.precision,
+            tuple(homes.items()),
+        )
         if key not in self.finished:
             folder = self.folder / str(len(self.finished))
             folder.mkdir(exist_ok=True)
             records = {}
             for segment in candidate.placement.segments:
-                graphs = self.materials[candidate.precision].graphs
+                graphs = self._material(candidate).graphs
                 merged = merge_segment(segment, self.spec, graphs)
                 order = EngineOrder(
                     graph=merged.SerializeToString(deterministic=True),
@@ -102,30 +105,40 @@ class Workshop:
                     precision=candidate.precision,
                     on_stage=self.on_stage,
                 )
-                records[segment.name] = make_engine(self._backend, order)
+                records[segment.name] = make_engine(homes[segment.name], order)
             self.finished[key] = (folder, records)
         return self.finished[key]
 
-    @property
-    def _backend(self) -> str:
-        assert self.options.backend is not None  # ``choose_backend`` has filled it in
-        return self.options.backend
+    def _backend(self, candidate: Candidate) -> str:
+        found = candidate.backend or self.options.backend
+        assert found is not None  # ``choose_backend`` has filled it in
+        return found
+
+    def _material(self, candidate: Candidate) -> Material:
+        return self.materials[candidate.precision]
+
+    def _homes(self, candidate: Candidate) -> dict[str, str]:
+        """The backend of each segment."""
+        backend = self._backend(candidate)
+        same = {segment.name: backend for segment in candidate.placement.segments}
+        return dict(candidate.backends) or same
 
     def _plan(self, candidate: Candidate, records: Mapping[str, Any]) -> Plan:
-        segments = candidate.placement.segments
+        segments, homes = candidate.placement.segments, self._homes(candidate)
         return Plan(
-            backend=self._backend,
+            backend=self._backend(candidate),
+            backends=dict(candidate.backends),
             placement=candidate.placement,
             input_size=self.input_size,
             max_batch=self.options.max_batch,
-            engines={s.name: engine_file(self._backend, s) for s in segments},
+            engines={s.name: engine_file(homes[s.name], s) for s in segments},
             precision=candidate.precision,
             threads=candidate.threads,
             made={
                 "built": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
                 "machine": describe_machine(),
                 "parnet_deploy": __version__,
-                "tolerance": self.materials[candidate.precision].source.tolerance,
+                "tolerance": self._material(candidate).source.tolerance,
                 "aux_streams": candidate.aux_streams,
                 "engines": dict(records),
             },

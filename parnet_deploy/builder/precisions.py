@@ -23,7 +23,7 @@ TOLERANCES = {"fp32": ENGINE_TOLERANCE, "fp16": 2e-2, "int8": 3e-2}
 In lower precision a value that lies on the border of two codes may fall to either side, and does
 so differently in other kernels. Measured for INT8 on ONNX Runtime: up to 8e-3 of the largest logit.
 """
-_INT8 = {"onnxruntime": "int8-cpu", "fake": "int8-cpu", "tensorrt": "int8-trt"}
+_INT8 = {"onnxruntime": "int8-cpu", "mixed": "int8-cpu", "fake": "int8-cpu", "tensorrt": "int8-trt"}
 """The form of INT8 that a backend wants; the others have no integer kernels for convolutions."""
 
 
