@@ -17,6 +17,7 @@ _NAMES = {
     "one-aux": "One engine with auxiliary streams",
     "streams": "An engine per stream",
     "recompute": "An engine per stream with its own stems",
+    "chain": "Engines one after the other",
 }
 _PREDICTED = (
     "Predicted: by multiply-accumulates, with one engine at a time on a device and free copies."
@@ -61,6 +62,8 @@ def label(row: Row) -> str:
     name = _NAMES.get(row["placement"], row["placement"])
     if row.get("precision", "fp32") != "fp32":
         name = f"{name} in {row['precision']}"
+    if row.get("backend"):
+        name = f"{name} with {_backend(row)}"
     if row["predicted"]:
         plural = "s" if len(row["devices"]) > 1 else ""
         return f"{name} on device{plural} {_devices(row)}"
@@ -73,16 +76,15 @@ def _table(rows: Sequence[Row], on_devices: bool) -> RenderableType:
     timed = any("ratio" in row for row in rows)
     figures = (">p50", ">p99", ">ratio", ">95 % interval") if timed else ()
     predicted = (">predicted",) if on_devices else ()
-    several = len({row.get("precision") for row in rows}) > 1
-    precision = ("precision",) if several else ()
-    found = render.table(*precision, "placement", *where, *figures, *predicted, "")
+    columns = [key for key in ("backend", "precision") if len({row.get(key) for row in rows}) > 1]
+    found = render.table(*columns, "placement", *where, *figures, *predicted, "")
     for row in rows:
         if "left_out" in row:
             mark = Text(render.FAILED, style="bad")
         else:
             mark = Text(render.OK if row["chosen"] else "", style="ok")
         found.add_row(
-            *((row["precision"],) if several else ()),
+            *(row[column] for column in columns),
             row["placement"],
             *((_devices(row), str(row["aux_streams"] or "")) if on_devices else (_cores(row),)),
             *(_figures(row) if timed else ()),
@@ -116,6 +118,18 @@ def _bound(bound: Mapping[str, Any]) -> Text:
 
 def _devices(row: Row) -> str:
     return ",".join(map(str, row["devices"]))
+
+
+def _backend(row: Row) -> str:
+    """Its backend; of a mix, which engines run on which, and what changes hands between them."""
+    if "backends" not in row:
+        return str(row["backend"])
+    homes: dict[str, list[str]] = {}
+    for segment, backend in row["backends"].items():
+        homes.setdefault(backend, []).append(segment)
+    mix = "; ".join(f"{', '.join(segments)} on {name}" for name, segments in homes.items())
+    count = row["conversions"]
+    return f"{mix} ({count} tensor{'' if count == 1 else 's'} between backends)"
 
 
 def _cores(row: Row) -> str:
