@@ -107,3 +107,24 @@ def test_something_else_than_an_object():
 def test_a_median_that_is_no_number_is_none(value):
     median = make_plan(measured={"median_ms": value}).median_ms
     assert median is None or median != median  # nan stays nan
+
+
+def test_a_mixed_plan_names_the_backend_of_each_segment():
+    names = [segment.name for segment in streams(RELEASED["parnet-s"]).segments]
+    homes = {name: "ncnn" if name == "stream0" else "openvino" for name in names}
+    plan = make_plan(backend="mixed", backends=homes)
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    assert "backends" not in make_plan().to_json()  # which older versions can read
+
+
+@pytest.mark.parametrize(
+    ("backend", "backends", "expected"),
+    [
+        ("mixed", {}, "one for each of"),
+        ("mixed", {"head": "openvino"}, "one for each of"),
+        ("openvino", {"head": "openvino"}, "expected none"),
+    ],
+)
+def test_backends_belong_to_mixed_plans(backend, backends, expected):
+    with pytest.raises(DeploymentCorruptError, match=expected):
+        make_plan(backend=backend, backends=backends)
