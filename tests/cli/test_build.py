@@ -103,7 +103,6 @@ def test_options_that_cannot_be(built, invoke, options, code, text):
 def test_a_failed_check_is_exit_3_and_publishes_nothing(
     place_deployment, invoke, snapshot, monkeypatch
 ):
-    from parnet_deploy.builder import make
     from parnet_deploy.compare import Parity
 
     def fail(*args, **more):
@@ -113,7 +112,7 @@ def test_a_failed_check_is_exit_3_and_publishes_nothing(
         return [wrong]
 
     place_deployment("exported")
-    monkeypatch.setattr(make, "verify_engines", fail)
+    monkeypatch.setattr(prove, "verify_engines", fail)
     before = snapshot()
     result = invoke("build")
     assert result.exit_code == 3
