@@ -72,8 +72,8 @@ def test_an_unknown_backend_is_answered_with_a_close_one(built, invoke, snapshot
     result = invoke("build", "--backend", "onnxrutime")
     assert result.exit_code == 1
     assert (
-        "expected one of tensorrt, onnxruntime-cuda, onnxruntime, fake. Did you mean"
-        in result.stderr
+        "expected one of tensorrt, onnxruntime-cuda, onnxruntime, openvino, mnn, ncnn, mixed, fake. "
+        "Did you mean" in result.stderr
     )
     assert snapshot() == before
 
@@ -103,6 +103,7 @@ def test_options_that_cannot_be(built, invoke, options, code, text):
 def test_a_failed_check_is_exit_3_and_publishes_nothing(
     place_deployment, invoke, snapshot, monkeypatch
 ):
+    from parnet_deploy.builder import prove
     from parnet_deploy.compare import Parity
 
     def fail(*args, **more):
