@@ -78,7 +78,7 @@ def test_convolutions_in_8_bits_are_counted(tmp_path: Path) -> None:
 def test_what_openvino_does_not_compute_in_8_bits_is_refused(tmp_path: Path) -> None:
     graph = write(tmp_path / "two.onnx", activations=False)
     output = tmp_path / "two.openvino"
-    with pytest.raises(EngineBuildError, match="got 0 convolutions .* expected the 1 that"):
+    with pytest.raises(EngineBuildError, match=r"got 0 convolutions .* expected the 1 that"):
         convert(graph, output, precision="int8")
     assert not output.exists()
 
