@@ -290,6 +290,15 @@ class TestLoading:
         xml, weights = unpack_network(path.read_bytes())
         assert (xml, weights.tobytes()) == ("<net/>", b"\x00\x01\xff")
 
+    @pytest.mark.parametrize(
+        "weights", [np.zeros(3, np.float32), np.zeros((3, 1), np.uint8)], ids=["floats", "two axes"]
+    )
+    def test_weights_that_are_no_bytes(self, weights):
+        file = io.BytesIO()
+        np.savez(file, xml=np.zeros(3, np.uint8), weights=weights)
+        with pytest.raises(ValueError, match=r"expected uint8 \(N,\)"):
+            unpack_network(file.getvalue())
+
     @pytest.mark.parametrize("content", [None, b"", b"not a model", b"PK\x03\x04" * 100])
     def test_a_file_that_is_no_engine(self, tmp_path, content):
         plan = openvino_plan(one(self.spec), fixed_size(self.spec))
@@ -304,12 +313,11 @@ class TestLoading:
         [
             {"xml": np.zeros(3, np.uint8)},
             {"xml": np.zeros(3, np.uint8), "weights": np.zeros(3, np.float32)},
-            {"xml": np.zeros((3, 1), np.uint8), "weights": np.zeros(3, np.uint8)},
             {"xml": np.array([object()]), "weights": np.zeros(3, np.uint8)},
             {"xml": np.full(3, 255, np.uint8), "weights": np.zeros(3, np.uint8)},
             {"xml": np.frombuffer(b"<net>", np.uint8), "weights": np.zeros(3, np.uint8)},
         ],
-        ids=["one array", "floats", "two axes", "objects", "no text", "no network"],
+        ids=["one array", "floats", "objects", "no text", "no network"],
     )
     def test_a_file_with_other_arrays(self, tmp_path, arrays):
         file = io.BytesIO()
@@ -333,6 +341,14 @@ class TestLoading:
         files = write_openvino(self.spec, plan, tmp_path)
         with pytest.raises(EngineLoadError, match=r"segment stem0: got \['d0', 'y1'\]"):
             self.load(plan, {**files, "stem0": files["head"]})
+
+    def test_an_engine_that_writes_something_else(self, tmp_path):
+        plan = openvino_plan(one(self.spec), fixed_size(self.spec))
+        model = onnx_segment(self.spec, plan.placement.segments[0], plan.input_size)
+        model.graph.node[-1].output[0] = model.graph.output[0].name = "answers"
+        path = write_model(model, tmp_path / "all.openvino")
+        with pytest.raises(EngineLoadError, match=r"got \['image'\] -> \['answers'\], expected"):
+            self.load(plan, {"all": path})
 
     def test_the_engine_of_another_size(self, tmp_path):
         plan = openvino_plan(one(self.spec), fixed_size(self.spec, 2))
