@@ -35,8 +35,8 @@ from tests.runtime.runtime_toys import (
 )
 
 pytest.importorskip("MNN")
-from parnet_deploy.runtime import mnn  # noqa: E402
-from parnet_deploy.runtime.mnn import ERROR_CODES, MnnBackend, MnnSession  # noqa: E402
+from parnet_deploy.runtime import mnn
+from parnet_deploy.runtime.mnn import ERROR_CODES, MnnBackend, MnnSession
 
 ROOT = Path(__file__).parents[2]
 RANGE = InputSize(low=(16, 16), high=(512, 512))

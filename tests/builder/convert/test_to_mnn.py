@@ -51,7 +51,7 @@ def test_weights_stay_float32(tmp_path) -> None:
 
 @pytest.mark.parametrize("graph", [b"not a model", b""])
 def test_what_is_no_graph_is_refused(tmp_path, graph) -> None:
-    with pytest.raises(EngineBuildError, match="segment all|wrote no file"):
+    with pytest.raises(EngineBuildError, match=r"converter of mnn: (it wrote no file|its process)"):
         to_mnn(graph, tmp_path / "all.mnn")
     assert not (tmp_path / "all.mnn").exists()
 
