@@ -190,7 +190,7 @@ def test_a_closed_binding_says_so(convert):
 
 
 def test_standard_output_stays_clean(convert):
-    """MNN prints when it is imported and when a file is damaged, through the C library's buffer."""
+    """MNN prints when it is imported and when a file is damaged."""
     plan = plan_of(2)
     path = convert(2, "one", plan.input_size)["all"]
     script = f"""

@@ -10,11 +10,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from parnet_deploy.builder.build import BuildOptions, build_to_deployment
 from parnet_deploy.builder.convert.convert import convert_graph
 from parnet_deploy.builder.convert.to_mnn import convert
 from parnet_deploy.errors import EngineBuildError, MissingExtraError
+from parnet_deploy.input_size import InputSize
 from parnet_deploy.placement import one
-from tests.runtime.runtime_toys import SPECS, fixed_size, onnx_segment
+from parnet_deploy.runtime.session import Runtime
+from tests.runtime.runtime_toys import SPECS, fixed_size, images, onnx_segment, reference
+from tests.toy_deployments import export_toy
 
 pytest.importorskip("MNN")
 
@@ -61,6 +65,16 @@ def test_a_crash_of_the_converter_is_a_failure_of_the_build(tmp_path) -> None:
     with pytest.raises(EngineBuildError, match="segment all, converter of mnn: its process was"):
         to_mnn(graph_of(helper.make_node("Sum", ["x"], ["y"])), tmp_path / "all.mnn")
     assert not (tmp_path / "all.mnn").exists()
+
+
+def test_a_deployment_is_built_proved_and_opened(tmp_path) -> None:
+    directory = export_toy(tmp_path / "toy", SPEC, InputSize(low=(16, 16), high=(48, 48)))
+    build_to_deployment(directory, BuildOptions(backend="mnn", placement="streams", max_batch=2))
+    with Runtime.open(directory) as runtime:
+        assert runtime.describe()["backend"] == "mnn"
+        for size in ((16, 16), (48, 32)):
+            x = images(SPEC, 2, size=size)
+            np.testing.assert_allclose(runtime(x), reference(SPEC, x), rtol=1e-5, atol=1e-6)
 
 
 def test_a_lower_precision_is_refused(tmp_path) -> None:
