@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -190,7 +191,7 @@ def test_a_closed_binding_says_so(convert):
 
 
 def test_standard_output_stays_clean(convert):
-    """MNN prints when it is imported and when a file is damaged."""
+    """MNN prints when it is imported and when a file is damaged, through the C library's buffer."""
     plan = plan_of(2)
     path = convert(2, "one", plan.input_size)["all"]
     script = f"""
@@ -210,7 +211,10 @@ except EngineLoadError:
     print("ours")
 """
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=buffered, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "ours\n"), done.stderr
     assert "device supports" in done.stderr
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,8 +25,15 @@ print("after")
 
 def said(script: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", script]
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     return subprocess.run(
-        command, cwd=ROOT, text=True, stdout=stdout, stderr=subprocess.PIPE, check=True
+        command,
+        cwd=ROOT,
+        env=buffered,
+        text=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        check=True,
     )
 
 
