@@ -72,7 +72,7 @@ def test_import_of_the_package_loads_no_numpy() -> None:
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_embedded_module_loads_no_offline_package(name: str) -> None:
     source = (PACKAGE.parent / Path(*name.split("."))).with_suffix(".py")
-    backends = {"onnxruntime", "openvino", "tensorrt", "cuda"}
+    backends = {"onnxruntime", "openvino", "tensorrt", "cuda", "MNN", "ncnn"}
     own = {n for n in backends if source.is_file() and _imports(source) & {n}}
     own |= BUILT_ON.get(name, set())
     blocked = sorted(n for n in own if not _installed(n))
