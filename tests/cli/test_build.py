@@ -72,8 +72,8 @@ def test_an_unknown_backend_is_answered_with_a_close_one(built, invoke, snapshot
     result = invoke("build", "--backend", "onnxrutime")
     assert result.exit_code == 1
     assert (
-        "expected one of tensorrt, onnxruntime-cuda, onnxruntime, openvino, mnn, ncnn, mixed, fake. "
-        "Did you mean" in result.stderr
+        "expected one of tensorrt, onnxruntime-cuda, onnxruntime, openvino, mnn, ncnn, mixed, "
+        "fake. Did you mean" in result.stderr
     )
     assert snapshot() == before
 
