@@ -220,6 +220,14 @@ class TestDamage:
                 refused += 1
         assert refused > len(self.data) // 2
 
+    def test_a_header_that_says_less(self) -> None:
+        """NumPy alone would read a text without its last parameter, and not compare the sum."""
+        length = len(self.model.text())
+        old, new = (f"'shape': ({n},)".encode() for n in (length, length - 4))
+        assert self.data.count(old) == 1 and len(old) == len(new)
+        with pytest.raises(EngineLoadError, match=r"param\.npy is damaged"):
+            unpack_model(self.data.replace(old, new), "toy")
+
     def edited(self, old: str, new: str) -> bytes:
         """An archive without damage, of a text that is wrong."""
         text = self.model.text()
