@@ -224,7 +224,8 @@ class TestDamage:
         """NumPy alone would read a text without its last parameter, and not compare the sum."""
         length = len(self.model.text())
         old, new = (f"'shape': ({n},)".encode() for n in (length, length - 4))
-        assert self.data.count(old) == 1 and len(old) == len(new)
+        assert self.data.count(old) == 1
+        assert len(old) == len(new)
         with pytest.raises(EngineLoadError, match=r"param\.npy is damaged"):
             unpack_model(self.data.replace(old, new), "toy")
 
