@@ -1,15 +1,16 @@
 """The ``ncnn`` backend: segments as ncnn networks on the CPU, in float32.
 
-ncnn has no batch: images run one after the other. An input is read where it lies, without a copy;
-an output is copied once, from ncnn's memory into ours. Inside, ncnn packs channels for its SIMD
-units, which costs it a copy of each input and output more.
+ncnn has no batch: images run one after the other. An input is read where it lies, without a copy,
+if ncnn can: a channel must have a multiple of 4 pixels, and no layer may work in place on it (none
+of ParNet's parts does). An output is copied once, from ncnn's memory into ours. Inside, ncnn packs
+channels for its SIMD units, which costs it a copy of each input and output more.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import ncnn
@@ -29,6 +30,9 @@ from .ncnn_file import NcnnModel, unpack_model
 _NO_MEMORY = -100
 """What ncnn returns where it could not allocate."""
 
+_ALIGNMENT_BYTES = 16
+"""Between the channels of a map. Some layers compute the distance anew instead of asking for it."""
+
 _OFF = (
     "use_vulkan_compute",
     "use_fp16_packed",
@@ -41,22 +45,24 @@ _OFF = (
 
 
 class NcnnEngine:
-    """See ``device.Engine``: one network, shared by the slots. Each run has an extractor of its own.
+    """See ``device.Engine``: one network, shared by the slots; each run has its extractor.
+
+    ``copied`` are the inputs that ncnn must own, for it overwrites them.
 
     Owns: the network, and with it the weights.
     """
 
-    def __init__(self, segment: Segment, net: Any) -> None:
+    def __init__(self, segment: Segment, net: Any, copied: Collection[str] = ()) -> None:
         self.inputs, self.outputs = segment.inputs, segment.outputs
-        self._name, self._net = segment.name, net
+        self._segment, self._net, self._copied = segment, net, copied
 
     def bind(self, tensors: Mapping[str, Tensor], slot: int) -> NcnnBinding:
         """See ``device.Engine``."""
-        return NcnnBinding(self._net, self._name, self.inputs, self.outputs, tensors)
+        return NcnnBinding(self._net, self._segment, tensors, self._copied)
 
     def enqueue(self, binding: NcnnBinding, stream: HostStream) -> None:
         """See ``device.Engine``; ncnn takes its memory from a pool that it keeps."""
-        stream.submit(binding.run, self._name)
+        stream.submit(binding.run, self._segment.name)
 
     def close(self) -> None:
         """See ``device.Engine``."""
@@ -69,13 +75,12 @@ class NcnnBinding:
     def __init__(
         self,
         net: Any,
-        name: str,
-        inputs: tuple[str, ...],
-        outputs: tuple[str, ...],
+        segment: Segment,
         tensors: Mapping[str, Tensor],
+        copied: Collection[str],
     ) -> None:
-        self._net, self._name = net, name
-        self._inputs, self._outputs = inputs, outputs
+        self._net, self._name, self._copied = net, segment.name, copied
+        self._inputs, self._outputs = segment.inputs, segment.outputs
         self._shapes = {key: tensor.shape for key, tensor in tensors.items()}
         self._arrays: dict[str, NDArray[np.float32]] = {}
         for key, tensor in tensors.items():
@@ -104,7 +109,10 @@ class NcnnBinding:
     def _run_one(self, image: int) -> None:
         extractor = self._net.create_extractor()
         for name in self._inputs:
-            self._check(extractor.input(name, ncnn.Mat(self._arrays[name][image])), name)
+            mat = ncnn.Mat(self._arrays[name][image])
+            if name in self._copied or self._arrays[name][image, 0].nbytes % _ALIGNMENT_BYTES:
+                mat = mat.clone()
+            self._check(extractor.input(name, mat), name)
         for name in self._outputs:
             status, found = extractor.extract(name)
             self._check(status, name)
@@ -139,7 +147,8 @@ class NcnnBackend(HostBackend):
             raise EngineLoadError(f"{what}: cannot be read: {error}.") from error
         model = unpack_model(data, what)
         _check_segment(model, segment, spec, plan)
-        return NcnnEngine(segment, open_net(model, what, threads=threads))
+        net = open_net(model, what, threads=threads)
+        return NcnnEngine(segment, net, model.overwritten())
 
     def facts(self, plan: Plan) -> Mapping[str, Any]:
         """See ``host_backend.HostBackend``."""
@@ -147,6 +156,12 @@ class NcnnBackend(HostBackend):
 
 
 def open_net(model: NcnnModel, what: str, *, threads: int) -> Any:
+    """An ``ncnn.Net`` that may use so many cores. ``what`` names it in messages.
+
+    Raises:
+        EngineLoadError: ncnn refuses it.
+        OutOfMemoryError: It does not fit into memory.
+    """
     net = ncnn.Net()
     for option in _OFF:
         if hasattr(net.opt, option):  # some are younger than the oldest version that we allow

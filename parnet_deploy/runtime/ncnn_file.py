@@ -21,27 +21,23 @@ from ..errors import EngineLoadError
 MAGIC = "7767517"
 """The first line of every param file."""
 
-LAYERS = frozenset(
-    [
-        "BinaryOp",
-        "Clip",
-        "Concat",
-        "Convolution",
-        "ConvolutionDepthWise",
-        "Crop",
-        "Flatten",
-        "InnerProduct",
-        "Input",
-        "MemoryData",
-        "Pooling",
-        "ReLU",
-        "ShuffleChannel",
-        "Sigmoid",
-        "Split",
-        "Swish",
-        "TanH",
-    ]
-)
+IN_PLACE = frozenset(("Clip", "ReLU", "Sigmoid", "Swish", "TanH"))
+"""Layers that overwrite what they read."""
+
+LAYERS = IN_PLACE | {
+    "BinaryOp",
+    "Concat",
+    "Convolution",
+    "ConvolutionDepthWise",
+    "Crop",
+    "Flatten",
+    "InnerProduct",
+    "Input",
+    "MemoryData",
+    "Pooling",
+    "ShuffleChannel",
+    "Split",
+}
 """The layers that our converter writes."""
 
 DAMAGE = (
@@ -54,6 +50,9 @@ DAMAGE = (
     zlib.error,
 )
 """What NumPy and zipfile raise on a file that is no archive, and our own parser on bad text."""
+
+_VIEWS = frozenset(("Crop", "Flatten", "Split"))
+"""Layers that may hand on the memory that they read."""
 
 _FLOAT_BYTES = 4
 _TAG_BYTES = 4
@@ -123,6 +122,18 @@ class NcnnModel:
             if layer.kind == "Input"
         }
 
+    def overwritten(self) -> set[str]:
+        """Inputs that a layer would work on in place. ncnn crashes if it does not own them."""
+        same = {name: name for name in self.inputs()}  # blob -> the input whose memory it may be
+        found = set()
+        for layer in self.layers:
+            sources = {same[name] for name in layer.inputs if name in same}
+            if layer.kind in IN_PLACE:
+                found |= sources
+            elif layer.kind in _VIEWS:
+                same |= {name: source for name in layer.outputs for source in sources}
+        return found
+
     def outputs(self) -> set[str]:
         """What the network writes: blobs that no layer reads."""
         written = {name for layer in self.layers for name in layer.outputs}
@@ -132,8 +143,10 @@ class NcnnModel:
 def pack_model(model: NcnnModel) -> bytes:
     """The content of an engine file."""
     packed = io.BytesIO()
-    parts = {"param": model.text().encode(), "bin": model.weights}
-    np.savez(packed, **{name: np.frombuffer(part, np.uint8) for name, part in parts.items()})
+    text, weights = (
+        np.frombuffer(part, np.uint8) for part in (model.text().encode(), model.weights)
+    )
+    np.savez(packed, param=text, bin=weights)
     return packed.getvalue()
 
 

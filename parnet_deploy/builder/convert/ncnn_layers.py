@@ -1,8 +1,5 @@
 """The nodes of an ONNX graph as ncnn layers, one function per operator.
 
-ncnn has no batch: a tensor (N, C, H, W) is a *map* here, and what is pooled, (N, C, 1, 1) or
-(N, C), a *vector*. In a sum or product with a map, a vector counts per channel.
-
 Source: docs/developer-guide/operators.md and binaryop-broadcasting.md of ncnn.
 """
 
@@ -17,10 +14,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from ...errors import EngineBuildError
-from ...runtime.ncnn_file import NcnnLayer
 from .ncnn_split import Written
-
-Array = NDArray[np.float32]
+from .ncnn_walk import Attributes, Walk, floats
 
 _RAW = b"\0\0\0\0"
 """Before weights: they are plain float32."""
@@ -32,37 +27,8 @@ def layers_of(model: onnx.ModelProto) -> list[Written]:
     Raises:
         EngineBuildError: An operator, attribute or shape is one that is not written.
     """
-    walk = _Walk(model)
+    walk = Walk(model)
     for node in model.graph.node:
-        walk.write(node)
-    return walk.layers
-
-
-class _Walk:
-    """What is known on the way through the nodes."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        graph = model.graph
-        self.layers: list[Written] = []
-        self.values = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
-        self.vectors: set[str] = set()
-        self.shapes: dict[str, str] = {}  # a computed shape -> the map that has it
-        self.swishes = _find_swishes(graph)
-        for value in graph.input:
-            self.input(value)
-
-    def input(self, value: onnx.ValueInfoProto) -> None:
-        """An Input layer bears the shape: it is checked when the engine is loaded."""
-        dims = value.type.tensor_type.shape.dim
-        if len(dims) != 4:
-            raise EngineBuildError(
-                f"input {value.name}: got {len(dims)} axes, expected N, C, H, W."
-            )
-        channels, height, width = (dim.dim_value for dim in dims[1:])
-        self.add("Input", (), value.name, {0: width, 1: height, 2: channels})
-
-    def write(self, node: onnx.NodeProto) -> None:
-        """Append the layers of a node."""
         operator = OPERATORS.get(node.op_type)
         if operator is None:
             raise EngineBuildError(
@@ -70,94 +36,11 @@ class _Walk:
                 f"knows: {', '.join(OPERATORS)}. Use another backend."
             )
         found = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-        operator(self, node, Attributes(node, found))
-
-    def add(
-        self,
-        kind: str,
-        inputs: tuple[str, ...],
-        output: str,
-        params: dict[int, Any] | None = None,
-        weights: bytes = b"",
-    ) -> None:
-        """Append a layer; its name is that of what it writes."""
-        for name in (*inputs, output):
-            if not name or name.split() != [name] or not name.isascii() or len(name) > 200:
-                raise EngineBuildError(f"tensor {name!r}: expected an ASCII name without blanks.")
-        texts = {key: str(value) for key, value in (params or {}).items()}
-        layer = NcnnLayer(kind=kind, name=output, inputs=inputs, outputs=(output,), params=texts)
-        self.layers.append(Written(layer=layer, weights=weights))
-
-    def constant(self, name: str, node: onnx.NodeProto) -> NDArray[Any]:
-        """An input that must be constant."""
-        if name not in self.values:
-            raise EngineBuildError(f"node {node.name}: got a computed {name}, expected a constant.")
-        return self.values[name]
-
-    def operand(self, name: str) -> str:
-        """A tensor for a layer to read: a constant becomes a MemoryData layer, once."""
-        if name in self.values and not any(w.layer.name == name for w in self.layers):
-            value = self.values[name].astype(np.float32)
-            shape = value.shape[1:] if value.ndim == 4 and value.shape[0] == 1 else value.shape
-            if len(shape) != 3:
-                raise EngineBuildError(
-                    f"constant {name}: got shape {value.shape}, expected C, H, W."
-                )
-            channels, height, width = shape
-            if height == width == 1:
-                self.vectors.add(name)
-                params = {0: channels}
-            else:
-                params = {0: width, 1: height, 2: channels}
-            self.add("MemoryData", (), name, params, floats(value))
-        return name
+        operator(walk, node, Attributes(node, found))
+    return walk.layers
 
 
-class Attributes:
-    """Attributes of a node; what a function has not asked for must not be there."""
-
-    def __init__(self, node: onnx.NodeProto, found: dict[str, Any]) -> None:
-        self._node, self._found = node, found
-
-    def take(self, name: str, default: Any) -> Any:
-        """One attribute."""
-        return self._found.pop(name, default)
-
-    def expect(self, name: str, *, default: Any, only: Any) -> None:
-        """One attribute that may have one value only."""
-        value = self.take(name, default)
-        if value != only:
-            raise EngineBuildError(
-                f"node {self._node.name}, attribute {name}: got {value}, expected {only}."
-            )
-
-    def done(self) -> None:
-        """Refuse what is left."""
-        if self._found:
-            raise EngineBuildError(
-                f"node {self._node.name}: got attribute {', '.join(self._found)}, "
-                f"which the ncnn writer does not know for {self._node.op_type}."
-            )
-
-
-def floats(*values: NDArray[Any]) -> bytes:
-    """Little-endian float32, one array after the other."""
-    return b"".join(value.astype("<f4").tobytes() for value in values)
-
-
-def _find_swishes(graph: onnx.GraphProto) -> dict[str, str]:
-    """X * sigmoid(x): the output of the product -> x."""
-    sigmoids = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "Sigmoid"}
-    found = {}
-    for node in graph.node:
-        if node.op_type == "Mul":
-            a, b = node.input
-            if sigmoids.get(b) == a or sigmoids.get(a) == b:
-                found[node.output[0]] = a if sigmoids.get(b) == a else b
-    return found
-
-
-def _conv(walk: _Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
+def _conv(walk: Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
     source, output = node.input[0], node.output[0]
     weight = walk.constant(node.input[1], node)
     bias = [walk.constant(name, node) for name in node.input[2:]]
@@ -192,14 +75,14 @@ def dense(weight: NDArray[Any], groups: int) -> NDArray[Any]:
 
 
 def _product(
-    walk: _Walk, source: str, output: str, matrix: NDArray[Any], bias: list[NDArray[Any]]
+    walk: Walk, source: str, output: str, matrix: NDArray[Any], bias: list[NDArray[Any]]
 ) -> None:
     params = {0: len(matrix), 1: len(bias), 2: matrix.size}
     walk.add("InnerProduct", (source,), output, params, _RAW + floats(matrix, *bias))
     walk.vectors.add(output)
 
 
-def _gemm(walk: _Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
+def _gemm(walk: Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
     transposed = attributes.take("transB", 0)
     for name, only in (("alpha", 1.0), ("beta", 1.0), ("transA", 0)):
         attributes.expect(name, default=only, only=only)
@@ -211,13 +94,13 @@ def _gemm(walk: _Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
     _product(walk, node.input[0], node.output[0], weight if transposed else weight.T, bias)
 
 
-def _global_pool(walk: _Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
+def _global_pool(walk: Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
     attributes.done()
     walk.add("Pooling", (node.input[0],), node.output[0], {0: 1, 4: 1})
     walk.vectors.add(node.output[0])
 
 
-def _average_pool(walk: _Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
+def _average_pool(walk: Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
     height, width = attributes.take("kernel_shape", None)
     strides = attributes.take("strides", [1, 1])
     attributes.expect("pads", default=[0] * 4, only=[0] * 4)
@@ -230,7 +113,7 @@ def _average_pool(walk: _Walk, node: onnx.NodeProto, attributes: Attributes) -> 
 
 
 def _unary(kind: str) -> Operator:
-    def write(walk: _Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
+    def write(walk: Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
         attributes.done()
         walk.add(kind, (node.input[0],), node.output[0])
         if node.input[0] in walk.vectors:
@@ -240,7 +123,7 @@ def _unary(kind: str) -> Operator:
 
 
 def _binary(code: int) -> Operator:
-    def write(walk: _Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
+    def write(walk: Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
         attributes.done()
         output = node.output[0]
         if code == _MUL and output in walk.swishes:
@@ -254,7 +137,7 @@ def _binary(code: int) -> Operator:
     return write
 
 
-def _pairwise(walk: _Walk, code: int, a: str, b: str, output: str) -> None:
+def _pairwise(walk: Walk, code: int, a: str, b: str, output: str) -> None:
     a, b = walk.operand(a), walk.operand(b)
     if a in walk.vectors and b not in walk.vectors:
         a, b = b, a  # ncnn spreads the second over the first
@@ -263,7 +146,7 @@ def _pairwise(walk: _Walk, code: int, a: str, b: str, output: str) -> None:
         walk.vectors.add(output)
 
 
-def _sum(walk: _Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
+def _sum(walk: Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
     attributes.done()
     total, *others = node.input
     if not others:
@@ -276,18 +159,18 @@ def _sum(walk: _Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
     return None
 
 
-def _flatten(walk: _Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
+def _flatten(walk: Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
     attributes.expect("axis", default=1, only=1)
     attributes.done()
     walk.add("Flatten", (node.input[0],), node.output[0])
     walk.vectors.add(node.output[0])
 
 
-def _identity(walk: _Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
+def _identity(walk: Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
     _unary("Split")(walk, node, attributes)
 
 
-def _gather(walk: _Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
+def _gather(walk: Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
     attributes.expect("axis", default=0, only=1)
     attributes.done()
     order = walk.constant(node.input[1], node)
@@ -300,7 +183,7 @@ def _gather(walk: _Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
     raise EngineBuildError(f"node {node.name}: got a Gather, expected a shuffle of channels.")
 
 
-def _concat(walk: _Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
+def _concat(walk: Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
     axis = attributes.take("axis", None)
     attributes.done()
     if node.input[-1] in walk.shapes and axis == 0:
@@ -317,13 +200,13 @@ def _concat(walk: _Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
     return walk.add("Concat", tuple(node.input), node.output[0], {0: 0})
 
 
-def _shape(walk: _Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
+def _shape(walk: Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
     attributes.expect("start", default=0, only=2)
     attributes.done()
     walk.shapes[node.output[0]] = node.input[0]
 
 
-def _ones(walk: _Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
+def _ones(walk: Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
     """A map of ones as large as another: the first channel of that, clipped to [1, 1]."""
     value = attributes.take("value", None)
     attributes.done()
@@ -338,7 +221,7 @@ def _ones(walk: _Walk, node: onnx.NodeProto, attributes: Attributes) -> None:
     walk.add("Clip", (first,), output, {0: 1.0, 1: 1.0})
 
 
-Operator = Callable[[_Walk, onnx.NodeProto, Attributes], None]
+Operator = Callable[[Walk, onnx.NodeProto, Attributes], None]
 
 _ADD, _MUL = 0, 2
 

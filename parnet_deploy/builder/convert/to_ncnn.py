@@ -26,7 +26,7 @@ def convert(graph: Path, output: Path, *, precision: str) -> dict[str, Any]:
         raise EngineBuildError(
             f"precision: got {precision}, expected fp32, the only one that the backend ncnn has."
         )
-    model = onnx.load(graph)
+    model = onnx.load_from_string(graph.read_bytes())
     outputs = [value.name for value in model.graph.output]
     made = split_readers(layers_of(model), outputs)
     output.write_bytes(pack_model(made))

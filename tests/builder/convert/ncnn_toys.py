@@ -51,7 +51,8 @@ def engine_bytes(model: onnx.ModelProto) -> bytes:
 def run_engine(data: bytes, feeds, shapes):
     """Run an engine on buffers of the host; ``shapes`` are those of the outputs."""
     segment = Segment(name="toy", parts=("toy",), inputs=tuple(feeds), outputs=tuple(shapes))
-    engine = NcnnEngine(segment, open_net(unpack_model(data, "toy"), "toy", threads=1))
+    model = unpack_model(data, "toy")
+    engine = NcnnEngine(segment, open_net(model, "toy", threads=1), model.overwritten())
     device = HostDevice()
     tensors, views = {}, {}
     for name, shape in {**{n: x.shape for n, x in feeds.items()}, **shapes}.items():

@@ -25,7 +25,7 @@ from tests.builder.convert.ncnn_toys import (
     graph_of,
     run_engine,
 )
-from tests.networks import random_network
+from tests.networks import random_state
 
 NODE = helper.make_node
 
@@ -109,8 +109,8 @@ CASES = {
     ),
     "ones": ([*ONES_SHAPE, NODE("Add", ["x", "ones"], "y")], {"lead": np.array([1, 1])}),
     "border": (
-        [*ONES_SHAPE, conv("ones", "w b", "y", **SAME)],
-        {"lead": np.array([1, 1]), "w": normal(4, 1, 3, 3), "b": normal(4)},
+        [*ONES_SHAPE, conv("ones", "w b", "m", **SAME), NODE("Add", "mx", "y")],
+        {"lead": np.array([1, 1]), "w": normal(6, 1, 3, 3), "b": normal(6)},
     ),
     "flatten": ([NODE("Flatten", "x", "y", axis=1)], {}),
     "gemm": (
@@ -170,19 +170,16 @@ def test_a_grouped_matrix_in_full() -> None:
     np.testing.assert_array_equal(dense(blocks, 2), [[1, 0], [2, 0], [0, 3], [0, 4]])
 
 
-widths = st.integers(1, 5)
-
-
 @st.composite
 def networks(draw):
     """A fused network of 2 to 4 streams, a size and a batch."""
     count = draw(st.integers(2, 4))
-    planes = [draw(widths) for _ in range(count + 1)] + [2 * draw(widths)]
-    if count > 2:  # fusion blocks shuffle two groups
-        planes[2:-1] = [2 * n for n in planes[2:-1]]
+    widths = [draw(st.integers(1, 5)) for _ in range(count + 1)]
+    even = {*range(2, count), count - 1}  # what a convolution of two groups writes
+    planes = tuple(width * (2 if i in even else 1) for i, width in enumerate(widths))
     spec = ModelSpec(
-        planes=tuple(planes[: count + 1]),
-        num_blocks=tuple(draw(st.integers(1, 2)) for _ in range(count + 1)),
+        planes=planes,
+        num_blocks=(*(draw(st.integers(1, 2)) for _ in range(count)), 1),
         num_classes=draw(st.integers(1, 5)),
         activation=draw(st.sampled_from(["silu", "relu"])),
     )
@@ -197,7 +194,7 @@ def test_random_networks(drawn) -> None:
     side = spec.size_multiple
     high = (side * times, side * (times if fixed else times + 1))
     size = InputSize(low=high if fixed else (side, side), high=high)
-    fused = fuse_network(random_network(spec, seed))
+    fused = fuse_network(random_state(spec, seed), spec)
     parts = {part.name: part_to_onnx(fused, part, size) for part in spec.parts}
     model = merge_segment(one(spec).segments[0], spec, parts)
     check_against_onnxruntime(model, {"image": normal(batch, 3, *high, seed=seed)})
@@ -206,11 +203,11 @@ def test_random_networks(drawn) -> None:
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_each_segment_of_a_network(count) -> None:
     spec = ModelSpec(
-        planes=(5, 3, 6, 4, 2)[: count + 1], num_blocks=(1,) * (count + 1), num_classes=3
+        planes=(5, *(4, 6, 2, 8)[:count]), num_blocks=(2,) * count + (1,), num_classes=3
     )
     side = spec.size_multiple
     size = InputSize(low=(side, side), high=(side, side))
-    fused = fuse_network(random_network(spec))
+    fused = fuse_network(random_state(spec), spec)
     parts = {part.name: part_to_onnx(fused, part, size) for part in spec.parts}
     for segment in streams(spec).segments:
         model = merge_segment(segment, spec, parts)
