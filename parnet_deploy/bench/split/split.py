@@ -28,7 +28,7 @@ from .preparation import preprocess_row
 if TYPE_CHECKING:
     from .profile import Profile
 
-CPU = "onnxruntime"
+CPU = "onnxruntime"  # whose profiler looks into engines
 WARM_UP, CALLS = 2, 15
 GRAPHS = {"fp32": "onnx", "fp16": "onnx-fp16", "int8": "onnx-int8-cpu"}  # of plans for the CPU
 STAGES = {"stem": "stems", "stream": "streams", "fusion": "fusion", "head": "head"}
