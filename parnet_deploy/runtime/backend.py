@@ -44,7 +44,7 @@ BACKENDS: dict[str, BackendEntry] = {
         "parnet_deploy.runtime.onnxruntime.cpu:OnnxRuntimeBackend", "cpu", rank=20, family="cpu"
     ),
     "openvino": BackendEntry(
-        "parnet_deploy.runtime.openvino:OpenVinoBackend", "openvino", rank=20, family="cpu"
+        "parnet_deploy.runtime.openvino.backend:OpenVinoBackend", "openvino", rank=20, family="cpu"
     ),
     "mnn": BackendEntry("parnet_deploy.runtime.mnn:MnnBackend", "mnn", rank=20, family="cpu"),
     "ncnn": BackendEntry("parnet_deploy.runtime.ncnn:NcnnBackend", "ncnn", rank=20, family="cpu"),

@@ -14,7 +14,7 @@ from ...runtime.choose import read_plan
 from .elsewhere import make_elsewhere
 from .session import check_cpu
 
-_ov = import_for("openvino", "openvino")
+_ov = import_for("parnet_deploy.runtime.openvino.library", "openvino").ov
 
 _FUSED = "parnet_deploy.bench.arms.fused:fused_graph"
 
