@@ -35,9 +35,9 @@ Examples:
 JSON: deployment, name, written, digest, source, spec, input_size, preprocessing, labels, parts
 (reads, writes, shape, blocks, macs), artifacts (bytes, sha256, step), plans, engines (per plan:
 backend, threads, max_batch, error, engines: segment, backend, parts, device, lane, file, bytes,
-sha256, layers, converter), precision (per plan: null in float32, or precision, target, low_share, counts, layers),
-evidence (step, what, kind, passed, finished, plan, figures), steps, integrity (ok, missing,
-changed, foreign), signature (state: unsigned, unchecked, trusted or refused; key,
+sha256, layers, converter), precision (per plan: null in float32, or precision, target, low_share,
+counts, layers), evidence (step, what, kind, passed, finished, plan, figures), steps, integrity (ok,
+missing, changed, foreign), signature (state: unsigned, unchecked, trusted or refused; key,
 required, detail), missing_steps.
 
 \b

@@ -1,8 +1,8 @@
 """In which precision each layer of a plan is, as the report of its graphs says.
 
 A plan in float32 has nothing to tell. The report describes the graphs; what TensorRT made of them
-is counted with its engines. A plan in bfloat16 has the graphs of float32, which no report describes:
-its backend rounds the products.
+is counted with its engines. A plan in bfloat16 has the graphs of float32, which no report
+describes: its backend rounds the products.
 """
 
 from __future__ import annotations

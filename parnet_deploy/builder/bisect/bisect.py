@@ -46,8 +46,8 @@ class Bisection:
 
     ``engines`` are the comparisons of each engine alone, ``whole`` those of the plan. ``engine``
     None with ``found``: every engine is right, and the whole is not. ``layer`` None: it is in no
-    layer, or its backend shows none (see ``method``). ``differs`` says how the node differs from the graph
-    that it was made from, if it does; if it does not, the kernel computes something else.
+    layer, or its backend shows none (see ``method``). ``differs`` says how the node differs from
+    the graph that it was made from, if it does; if it does not, the kernel computes something else.
     """
 
     plan: str
