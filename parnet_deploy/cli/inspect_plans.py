@@ -90,7 +90,11 @@ def draw_engines(spec: ModelSpec, plans: Mapping[str, PlanEngines]) -> list[Rend
 def _converters(plan: PlanEngines) -> str:
     """With what versions engines were converted, where they were."""
     told = [engine.converter for engine in plan.engines if engine.converter is not None]
-    names = dict.fromkeys(f"{name} {value}" for facts in told for name, value in facts.items())
+    names = dict.fromkeys(
+        f"{name.replace('_', ' ')} {str(value).partition('-')[0]}"
+        for facts in told
+        for name, value in facts.items()
+    )
     return f", converted with {', '.join(names)}" if names else ""
 
 

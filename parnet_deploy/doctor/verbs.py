@@ -60,7 +60,7 @@ def _limits(verb: str, machine: Mapping[str, Any], gpus: int) -> str:
         return f"runs here; INT8 on this CPU: {int8_text(isa)}"
     if verb == "build":
         where = f"GPUs {', '.join(map(str, range(gpus)))}" if gpus else "the CPU"
-        more = [name for name in HOST_ENGINES if installed(name)]
+        more = [name.lower() for name in HOST_ENGINES if installed(name)]
         auto = f"; --backend auto also measures {', '.join(more)}" if more else ""
         return f"runs here, for {where}{auto}; --backend fake tries placements on any GPUs"
     if verb == "bench":
@@ -80,7 +80,7 @@ def int8_text(isa: list[str]) -> str:
 
 
 def _arms() -> str:
-    found = [name for name in ("torch", *HOST_ENGINES) if installed(name)]
+    found = [name.lower() for name in ("torch", *HOST_ENGINES) if installed(name)]
     if installed("onnx") and any(map(installed, ("onnxruntime", "onnxruntime-gpu"))):
         found.insert(0, "ResNets")
     return ", ".join(found) or "nothing else: torch, or onnx and onnxruntime, are not installed"
