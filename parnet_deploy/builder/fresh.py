@@ -18,7 +18,7 @@ MAX_ROUNDS = 60
 
 
 def measure_fresh(
-    spec: ModelSpec, built: Sequence[Built], reference: Reference, on_stage: Progress
+    spec: ModelSpec, built: Sequence[Built], on_stage: Progress, *, reference: Reference
 ) -> tuple[dict[str, Latency], list[LeftOut]]:
     """Latencies of the candidates that run and answer right.
 

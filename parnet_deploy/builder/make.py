@@ -17,16 +17,19 @@ from ..input_size import InputSize
 from ..machine.describe import describe_machine
 from ..plan import Plan
 from ..reference import Reference, random_image
-from ..runtime.session import Runtime
 from ..spec import IMAGE, LOGITS, ModelSpec
 from ..steps import Progress, read_reference
 from .candidates import Candidate
 from .engines import EngineOrder, engine_file, make_engine
 from .onnx_merge import merge_segment
 from .options import BuildOptions
-from .planner import Built, LeftOut, engine_files
+from .planner import Built, LeftOut
 from .precisions import Source
-from .verify import Arrays, part_values, verify_engines, verify_whole
+from .prove import Proof, prove_in_child, prove_plan
+from .verify import part_values
+
+CHILD_BACKENDS = ("openvino", "mnn", "ncnn", "mixed")
+"""Backends whose engines were converted: a library's mistake in one must not end the build."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,7 @@ class Material:
 
     source: Source
     graphs: Mapping[str, onnx.ModelProto]
-    proofs: Sequence[tuple[Reference, Arrays]]
+    proofs: Sequence[Proof]
 
 
 @dataclass(kw_only=True)
@@ -145,14 +148,12 @@ class Workshop:
         )
 
     def _prove(self, plan: Plan, folder: Path, material: Material) -> list[dict[str, Any]]:
-        files, limit = engine_files(plan, folder), material.source.tolerance
-        checks = []
-        for _, values in material.proofs:
-            checks += verify_engines(self.spec, plan, files, values, tolerance=limit)
-        with Runtime.from_plan(self.spec, plan, files) as runtime:
-            for reference, _ in material.proofs:
-                image, logits, batch = reference.image, reference.logits, plan.max_batch
-                checks += verify_whole(runtime, image, logits, max_batch=batch, tolerance=limit)
+        """What was compared. Engines that may end a process are opened in one of their own."""
+        limit = material.source.tolerance
+        if plan.backend in CHILD_BACKENDS:
+            checks = prove_in_child(self.spec, plan, folder, material.proofs, tolerance=limit)
+        else:
+            checks = prove_plan(self.spec, plan, folder, material.proofs, tolerance=limit)
         return [check.require().to_json() for check in checks]
 
 
@@ -199,12 +200,14 @@ def exported_size(deployment: Deployment) -> InputSize:
     return deployment.input_size
 
 
-def _references(deployment: Deployment, source: Source) -> list[tuple[Reference, Arrays]]:
+def _references(deployment: Deployment, source: Source) -> list[Proof]:
     """What to prove engines on: the stored reference; for a range of sizes, others by the parts."""
     size, spec = deployment.input_size, deployment.spec
     reference = read_reference(deployment, source.reference)
-    found = [(reference, part_values(deployment, reference.image, source))]
+    values = part_values(deployment, reference.image, source)
+    found = [Proof(reference=reference, values=values)]
     for height, width in size.corners[1:] if size else ():
         values = part_values(deployment, random_image(spec, height, width), source)
-        found.append((Reference(image=values[IMAGE], logits=values[LOGITS]), values))
+        whole = Reference(image=values[IMAGE], logits=values[LOGITS])
+        found.append(Proof(reference=whole, values=values))
     return found

@@ -46,7 +46,7 @@ def silent(text: str) -> None:
 
 def test_samples_of_all_candidates_pair(tmp_path) -> None:
     items = [built(tmp_path), built(tmp_path, streams)]
-    latencies, failed = measure_fresh(SPEC, items, asked(), silent)
+    latencies, failed = measure_fresh(SPEC, items, silent, reference=asked())
     assert list(latencies) == [item.candidate.label for item in items]
     lengths = {len(latency.samples_ms) for latency in latencies.values()}
     assert len(lengths) == 1
@@ -57,7 +57,7 @@ def test_samples_of_all_candidates_pair(tmp_path) -> None:
 def test_a_candidate_that_cannot_be_opened_is_left_out_with_the_reason(tmp_path) -> None:
     good, bad = built(tmp_path), built(tmp_path, streams)
     (bad.folder / "head.onnx").write_bytes(b"no engine")
-    latencies, failed = measure_fresh(SPEC, [good, bad], asked(), silent)
+    latencies, failed = measure_fresh(SPEC, [good, bad], silent, reference=asked())
     assert list(latencies) == [good.candidate.label]
     assert [item.candidate for item in failed] == [bad.candidate]
     assert "head.onnx" in str(failed[0].error)
@@ -67,7 +67,7 @@ def test_another_answer_in_a_process_of_its_own_is_refused(tmp_path) -> None:
     wrong = asked()
     wrong = replace(wrong, logits=wrong.logits + 1)
     with pytest.raises(CheckFailedError, match="arm one, 1 core"):
-        measure_fresh(SPEC, [built(tmp_path)], wrong, silent)
+        measure_fresh(SPEC, [built(tmp_path)], silent, reference=wrong)
 
 
 def test_a_traced_candidate_tells_the_time_of_each_engine(tmp_path) -> None:
