@@ -61,7 +61,9 @@ def test_plans_whose_backend_is_not_here_are_passed_over(tmp_path, monkeypatch):
         "! openvino-fp32-one is passed over: openvino not installed; "
         "pip install 'parnet-deploy[openvino]'"
     ) in text
-    marked = [row for row in text.split("built")[1].split("✓ runs")[0].split("unknown") if "✓" in row]
+    marked = [
+        row for row in text.split("built")[1].split("✓ runs")[0].split("unknown") if "✓" in row
+    ]
     assert len(marked) == 1
     monkeypatch.setattr("parnet_deploy.runtime.backend.is_installed", lambda name: False)
     text = drawn(draw_plans(deployment, engines), 120)

@@ -47,9 +47,7 @@ def test_layers_come_from_the_graphs_that_the_plan_was_built_of(lowered):
 
 def test_bfloat16_has_the_graphs_of_float32(tmp_path):
     key = "openvino-bf16-one"
-    deployment = make(
-        tmp_path / "d", plans={key: (plan("openvino", precision="bf16"), "export")}
-    )
+    deployment = make(tmp_path / "d", plans={key: (plan("openvino", precision="bf16"), "export")})
     found = find_precision(deployment, key)
     assert (found.precision, found.target, found.layers) == ("bf16", "fp32", ())
     assert found.low_share is None, "which products are rounded is the backend's business"

@@ -126,7 +126,9 @@ def split_rows(measured: Measured, plan: Plan) -> list[SplitRow]:
                 times[stage_of(part)] += spent_ms * share
     rows = [_row(stage, times[stage], _how(stage, times[stage], measured)) for stage in _ORDER]
     if closed:
-        rows.append(_row("engine", closed, "engines of several stages; no profiler looks into them"))
+        rows.append(
+            _row("engine", closed, "engines of several stages; no profiler looks into them")
+        )
     rest = measured.whole_ms - sum(times.values()) - closed
     named = f", {unknown:.3g} ms of it in engines, where no part has it" if unknown > 1e-6 else ""
     return [*rows, _row("other", rest, f"between kernels and engines{named}")]

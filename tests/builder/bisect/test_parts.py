@@ -50,7 +50,9 @@ def find(directory: Path, monkeypatch, wrong: str):
 
 
 def test_which_backends_show_tensors() -> None:
-    shown = {name for name in (*CPU_BACKENDS, "onnxruntime-cuda", "tensorrt") if shows_tensors(name)}
+    shown = {
+        name for name in (*CPU_BACKENDS, "onnxruntime-cuda", "tensorrt") if shows_tensors(name)
+    }
     assert shown == {"onnxruntime", "onnxruntime-cuda", "tensorrt"}
 
 
