@@ -69,7 +69,9 @@ def open_interpreter(file: EngineFile) -> Any:
     """MNN's ``Interpreter`` of a file's checked bytes.
 
     MNN's Python interface reads paths alone, so it is given the path of anonymous memory. It
-    verifies the structure of the file (a flatbuffer), not what is in it.
+    verifies the structure of the file (a flatbuffer), which refuses what is cut or foreign, but
+    not what is in it: single bits that are flipped there can end the process in ``createSession``.
+    The sha256 of a deployment's artifacts is what keeps those away.
 
     Raises:
         EngineLoadError: The file cannot be read, or is no file of MNN.
@@ -146,7 +148,10 @@ class MnnSession:
             find = self._interpreter.getSessionOutput
         view = find(self._session, name).getNumpyData()
         if view.flags.owndata:  # it found no memory to show
-            raise OutOfMemoryError(f"segment {self._name}: MNN has no memory for {name} {shape}.")
+            raise OutOfMemoryError(
+                f"segment {self._name}: MNN has no memory for {name} {shape}. Lower the batch, the "
+                "image size or the slots."
+            )
         if view.shape != shape or view.dtype != np.float32:
             raise ExecutionError(
                 f"segment {self._name}, tensor {name}: got {view.dtype} {view.shape}, expected "

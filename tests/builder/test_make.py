@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from parnet_deploy import Runtime
-from parnet_deploy.builder import engines, gpus
+from parnet_deploy.builder import engines, gpus, prove
 from parnet_deploy.builder.build import BuildOptions, build_to_deployment
 from parnet_deploy.deployment import Deployment
 from parnet_deploy.errors import CheckFailedError, EngineBuildError

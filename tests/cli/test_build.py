@@ -159,7 +159,7 @@ def test_every_verb_knows_a_plan_of_another_backend(built, invoke, images, backe
 def test_a_failed_check_is_exit_3_and_publishes_nothing(
     place_deployment, invoke, snapshot, monkeypatch
 ):
-    from parnet_deploy.builder import make
+    from parnet_deploy.builder import prove
     from parnet_deploy.compare import Parity
 
     def fail(*args, **more):
@@ -169,7 +169,7 @@ def test_a_failed_check_is_exit_3_and_publishes_nothing(
         return [wrong]
 
     place_deployment("exported")
-    monkeypatch.setattr(make, "verify_engines", fail)
+    monkeypatch.setattr(prove, "verify_engines", fail)
     before = snapshot()
     result = invoke("build")
     assert result.exit_code == 3

@@ -20,7 +20,7 @@ def convert(graph: Path, output: Path, *, precision: str) -> dict[str, Any]:
     The weights stay float32. The converter says True whatever happens, so only its file counts.
 
     Raises:
-        EngineBuildError: It wrote no file; what it printed says why.
+        EngineBuildError: It wrote no file.
         MissingExtraError: MNN is not installed.
     """
     if precision != "fp32":
