@@ -53,9 +53,9 @@ def draw_plans(opened: Deployment, plans: Mapping[str, PlanEngines]) -> list[Ren
 def _placement(key: str, plan: Mapping[str, Any]) -> str:
     """The placement, the backend if the key does not tell it, and a lower precision."""
     words = [str(plan.get("placement", _UNKNOWN))]
-    backend, precision = str(plan.get("backend", _UNKNOWN)), plan.get("precision", "fp32")
-    if not key.startswith(f"{backend}-"):
-        words.append(backend)
+    backend, precision = plan.get("backend"), plan.get("precision", "fp32")
+    if backend is not None and not key.startswith(f"{backend}-"):
+        words.append(str(backend))
     if precision != "fp32":
         words.append(str(precision))
     return ", ".join(words)
