@@ -20,7 +20,7 @@ from ..reference import Reference, random_image
 from ..spec import IMAGE, LOGITS, ModelSpec
 from ..steps import Progress, read_reference
 from .candidates import Candidate
-from .engines import EngineOrder, engine_file, make_engine
+from .engines import EngineOrder, engine_file, make_engines
 from .onnx_merge import merge_segment
 from .options import BuildOptions
 from .planner import Built, LeftOut
@@ -93,7 +93,7 @@ class Workshop:
         if key not in self.finished:
             folder = self.folder / str(len(self.finished))
             folder.mkdir(exist_ok=True)
-            records = {}
+            orders: dict[str, list[EngineOrder]] = {}
             for segment in candidate.placement.segments:
                 graphs = self._material(candidate).graphs
                 merged = merge_segment(segment, self.spec, graphs)
@@ -108,7 +108,10 @@ class Workshop:
                     precision=candidate.precision,
                     on_stage=self.on_stage,
                 )
-                records[segment.name] = make_engine(homes[segment.name], order)
+                orders.setdefault(homes[segment.name], []).append(order)
+            records: dict[str, Any] = {}
+            for backend, some in orders.items():
+                records |= make_engines(backend, some)
             self.finished[key] = (folder, records)
         return self.finished[key]
 

@@ -26,6 +26,9 @@ class HostBackend:
 
     name = "host"
 
+    def prepare(self, plan: Plan, cores: int) -> None:
+        """Called before the engines of a plan are opened, which may use so many cores in all."""
+
     def open_engine(
         self, file: EngineFile, segment: Segment, spec: ModelSpec, plan: Plan, threads: int
     ) -> Engine:
@@ -61,6 +64,7 @@ class HostBackend:
         cores = threads or plan.threads or usable_cores()
         shares = share_cores(plan.placement, cores)
         engines: dict[str, Engine] = {}
+        self.prepare(plan, cores)
         with ExitStack() as undo:
             for segment in plan.placement.segments:
                 name = segment.name

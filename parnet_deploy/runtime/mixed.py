@@ -28,6 +28,11 @@ class MixedBackend(HostBackend):
     def __init__(self) -> None:
         self._backend = cache(_load)
 
+    def prepare(self, plan: Plan, cores: int) -> None:
+        """See ``host_backend.HostBackend``."""
+        for name in sorted(set(plan.backends.values())):
+            self._backend(name).prepare(plan, cores)
+
     def open_engine(
         self, file: EngineFile, segment: Segment, spec: ModelSpec, plan: Plan, threads: int
     ) -> Engine:

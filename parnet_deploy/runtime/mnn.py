@@ -6,8 +6,10 @@ interface cannot free one session alone, and sessions do not share their packed 
 has a session for each slot, which is made for the slot's first binding and lives as long as the
 engine. Bindings of one slot share it, and what runs resizes it where another shape ran before.
 
-MNN's threads wait without spinning between calls, but spin within one; when more than two sessions
-run at a time, MNN computes those in excess in their calling thread alone.
+A process has one pool of threads for all that MNN runs in it. It is as large as the cores of the
+first plan that was opened with more than one, and never grows; it serves two sessions at a time,
+and what comes in excess is computed in its calling thread alone. Its threads spin while a session
+runs and sleep while none does.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ ERROR_CODES: Mapping[int, tuple[str, type[BackendError]]] = {
 }
 """What ``runSession`` returns when it fails."""
 
+_HIGH = 1  # float32 everywhere; MNN prints when the precision is given by its name
 _REBUILD = "Run: parnet-deploy build."
 
 
@@ -106,8 +109,7 @@ class MnnSession:
 
     def __init__(self, interpreter: Any, segment: Segment, threads: int) -> None:
         self._interpreter, self._name = interpreter, segment.name
-        # "precision" is left out: normal is float32 on every CPU, and naming another prints.
-        self._session = interpreter.createSession({"backend": "CPU", "numThread": threads})
+        self._session = interpreter.createSession(_config(threads))
         self._inputs: dict[str, Any] = interpreter.getSessionInputAll(self._session)
         self._outputs: dict[str, Any] = interpreter.getSessionOutputAll(self._session)
         self.inputs, self.outputs = tuple(self._inputs), tuple(self._outputs)
@@ -250,6 +252,13 @@ class MnnBackend(HostBackend):
 
     name = "mnn"
 
+    def prepare(self, plan: Plan, cores: int) -> None:
+        """See ``host_backend.HostBackend``. Makes the pool, whose size the first session gives.
+
+        A session of few threads would otherwise leave those after it no more.
+        """
+        MNN.nn.create_runtime_manager((_config(cores),))
+
     def open_engine(
         self, file: EngineFile, segment: Segment, spec: ModelSpec, plan: Plan, threads: int
     ) -> MnnEngine:
@@ -285,3 +294,7 @@ def check_session(session: MnnSession, segment: Segment, spec: ModelSpec, plan: 
                 session.resize(shapes)
             except ExecutionError as error:
                 raise EngineLoadError(f"engine of {error}") from error
+
+
+def _config(threads: int) -> dict[str, object]:
+    return {"backend": "CPU", "numThread": threads, "precision": _HIGH}

@@ -22,8 +22,25 @@ MAGIC = "7767517"
 """The first line of every param file."""
 
 LAYERS = frozenset(
-    "BinaryOp Clip Concat Convolution ConvolutionDepthWise Crop Flatten InnerProduct Input "
-    "MemoryData Pooling ReLU ShuffleChannel Sigmoid Split Swish TanH".split()
+    [
+        "BinaryOp",
+        "Clip",
+        "Concat",
+        "Convolution",
+        "ConvolutionDepthWise",
+        "Crop",
+        "Flatten",
+        "InnerProduct",
+        "Input",
+        "MemoryData",
+        "Pooling",
+        "ReLU",
+        "ShuffleChannel",
+        "Sigmoid",
+        "Split",
+        "Swish",
+        "TanH",
+    ]
 )
 """The layers that our converter writes."""
 

@@ -34,6 +34,9 @@ class Other(OnnxRuntimeBackend):
     def __init__(self) -> None:
         self.opened: list[str] = []
 
+    def prepare(self, plan, cores):
+        self.opened.append(f"{cores} cores")
+
     def open_engine(self, file, segment, *others):
         self.opened.append(segment.name)
         return super().open_engine(file, segment, *others)
@@ -54,11 +57,12 @@ def test_each_segment_runs_on_its_own_backend(tmp_path, monkeypatch) -> None:
     found = {"onnxruntime": OnnxRuntimeBackend(), "other": other}
     monkeypatch.setattr(mixed, "load_backend", found.__getitem__)
     plan = mixed_plan(stream1="other", head="other")
-    with Runtime.from_plan(SPEC, plan, write_engines(SPEC, plan, tmp_path)) as runtime:
+    files = write_engines(SPEC, plan, tmp_path)
+    with Runtime.from_plan(SPEC, plan, files, threads=2) as runtime:
         x = images(SPEC)
         np.testing.assert_allclose(runtime(x), reference(SPEC, x), rtol=1e-5, atol=1e-6)
         about = runtime.describe()
-    assert other.opened == ["stream1", "head"]
+    assert other.opened == ["2 cores", "stream1", "head"]
     assert about["backend"] == "mixed"
 
 

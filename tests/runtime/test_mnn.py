@@ -82,6 +82,15 @@ def check(executor: Executor, spec, x) -> None:
     np.testing.assert_allclose(run(executor, spec, x), reference(spec, x), rtol=1e-5, atol=1e-6)
 
 
+def in_child(script: str) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter, in which the C library holds back what it prints."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-c", script]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
 @pytest.mark.parametrize("streams_", SPECS)
 @pytest.mark.parametrize("name", ["one", "streams on one device"])
 def test_placements_equal_the_sequential_network(convert, streams_, name):
@@ -210,13 +219,27 @@ except EngineLoadError:
     assert not {{"MNN.tools", "requests", "_tools"}} & set(sys.modules)
     print("ours")
 """
-    command = [sys.executable, "-c", script]
-    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
-    done = subprocess.run(
-        command, cwd=ROOT, env=buffered, capture_output=True, text=True, check=False
-    )
+    done = in_child(script)
     assert (done.returncode, done.stdout) == (0, "ours\n"), done.stderr
     assert "device supports" in done.stderr
+
+
+def test_the_pool_is_as_large_as_the_cores_of_the_plan(convert):
+    """MNN makes it for the first session that wants threads, and never lets it grow."""
+    path = convert(2, "one", fixed_size(SPECS[2]))["all"]
+    done = in_child(f"""
+import os
+def threads(): return len(os.listdir("/proc/self/task"))
+from parnet_deploy.runtime.mnn import MnnBackend
+from tests.runtime.runtime_toys import *
+spec = SPECS[2]
+plan = make_plan(PLACEMENTS["one"](spec), fixed_size(spec), backend="mnn")
+before, backend = threads(), MnnBackend()
+backend.prepare(plan, 4)
+engine = backend.open_engine(Path({str(path)!r}), plan.placement.segments[0], spec, plan, 2)
+print(threads() - before)
+""")
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
 
 
 class TestLoading:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import BackendError, EngineBuildError, MissingExtraError
 from ...machine.ending import ending
@@ -28,52 +28,73 @@ TIMEOUT_S = 600.0
 _WORKER = "parnet_deploy.builder.convert.worker"
 
 
+class Item(NamedTuple):
+    """A serialized ONNX model of a segment (``name``), and where its engine file goes."""
+
+    name: str
+    graph: bytes
+    output: Path
+
+
 def convert_graph(
     graph: bytes, output: Path, *, backend: str, precision: str, name: str
 ) -> dict[str, Any]:
-    """Write the engine file of one segment and return the record of its making.
+    """Write the engine file of one segment; see ``convert_graphs``."""
+    (record,) = convert_graphs([Item(name, graph, output)], backend=backend, precision=precision)
+    return record
+
+
+def convert_graphs(items: Sequence[Item], *, backend: str, precision: str) -> list[dict[str, Any]]:
+    """Write the engine files of segments and return the records of their making, in their order.
 
     Args:
-        graph: The segment as a serialized ONNX model.
-        output: The engine file; it is there only if the converter succeeded.
+        items: What to convert. An output is there only if the converter succeeded.
         backend: One of ``CONVERTERS``.
-        precision: The engine's: fp32, bf16 or int8.
-        name: The segment's, for messages.
+        precision: The engines': fp32, bf16 or int8.
 
     Raises:
         EngineBuildError: The converter failed, crashed or hung.
         MissingExtraError: A package that it needs is not installed.
     """
     reports: list[dict[str, Any]] = []
+    records = []
     with scratch_folder("parnet-convert-") as folder:
-        source, made = folder / "graph.onnx", folder / f"made{output.suffix}"
-        source.write_bytes(graph)
-        job = {
-            "module": CONVERTERS[backend],
-            "graph": str(source),
-            "output": str(made),
-            "precision": precision,
-        }
+        jobs = []
+        for index, item in enumerate(items):
+            source, made = folder / f"{index}.onnx", folder / f"{index}{item.output.suffix}"
+            source.write_bytes(item.graph)
+            jobs.append({"graph": str(source), "output": str(made)})
+        job = {"module": CONVERTERS[backend], "precision": precision, "graphs": jobs}
+        file = folder / "job.json"
+        file.write_text(json.dumps(job), encoding="utf-8")
         ended = run_child(
-            _WORKER, [json.dumps(job)], folder, on_event=reports.append, timeout_s=TIMEOUT_S
+            _WORKER, [str(file)], folder, on_event=reports.append, timeout_s=TIMEOUT_S
         )
-        facts = _facts(reports, ended, f"segment {name}, converter of {backend}")
-        if not made.is_file() or not made.stat().st_size:
-            raise EngineBuildError(f"segment {name}: the converter of {backend} wrote nothing.")
-        output.write_bytes(made.read_bytes())
-    return {"graph_sha256": hashlib.sha256(graph).hexdigest(), "converter": facts}
+        for index, item in enumerate(items):
+            about = f"segment {item.name}, converter of {backend}"
+            facts = _facts(reports[index] if index < len(reports) else {}, ended, about)
+            made = Path(jobs[index]["output"])
+            if not made.is_file() or not made.stat().st_size:
+                raise EngineBuildError(
+                    f"segment {item.name}: the converter of {backend} wrote nothing."
+                )
+            item.output.write_bytes(made.read_bytes())
+            digest = hashlib.sha256(item.graph).hexdigest()
+            records.append({"graph_sha256": digest, "converter": facts})
+    return records
 
 
-def _facts(reports: list[dict[str, Any]], ended: Ended, what: str) -> Mapping[str, Any]:
-    last = reports[-1] if reports else {}
-    if last.get("event") == "done":
-        facts: Mapping[str, Any] = last["facts"]
+def _facts(report: Mapping[str, Any], ended: Ended, what: str) -> Mapping[str, Any]:
+    """What the child says of one graph; empty: it ended before it said anything."""
+    event = report.get("event")
+    if event == "done":
+        facts: Mapping[str, Any] = report["facts"]
         return facts
-    if last.get("event") == "missing":
-        raise MissingExtraError(last["package"], last["extra"])
-    if last.get("event") == "failed":
+    if event == "missing":
+        raise MissingExtraError(report["package"], report["extra"])
+    if event == "failed":
         kinds: Mapping[str, type[BackendError]] = {"EngineBuildError": EngineBuildError}
-        raise kinds.get(last["error"], BackendError)(last["message"])
+        raise kinds.get(report["error"], BackendError)(f"{what}: {report['message']}")
     if ended.timed_out:
         raise EngineBuildError(f"{what}: got no answer in {TIMEOUT_S:.0f} s.")
     said = f": {ended.errors}" if ended.errors else ""

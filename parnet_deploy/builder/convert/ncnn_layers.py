@@ -146,7 +146,7 @@ def floats(*values: NDArray[Any]) -> bytes:
 
 
 def _find_swishes(graph: onnx.GraphProto) -> dict[str, str]:
-    """x * sigmoid(x): the output of the product -> x."""
+    """X * sigmoid(x): the output of the product -> x."""
     sigmoids = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "Sigmoid"}
     found = {}
     for node in graph.node:

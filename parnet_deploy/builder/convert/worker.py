@@ -1,7 +1,7 @@
-"""The child process that converts one graph: ``python -m ...builder.convert.worker JOB``.
+"""The child process that converts graphs: ``python -m ...builder.convert.worker JOB``.
 
-It reports one JSON object on standard output: "done" with facts, "missing" or "failed". What the
-converter prints goes to standard error.
+JOB is a JSON file. For each graph in it one JSON object goes to standard output: "done" with facts,
+or "missing" or "failed", which is the last. What the converter prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from ..in_child import end_with_parent, private_stdout
 
 
 def main() -> int:
-    """Serve one job; returns the exit status."""
+    """Convert what the job names; returns the exit status."""
     end_with_parent()
     stdout = private_stdout()
-    report = _serve(json.loads(sys.argv[1]))
-    stdout.write(json.dumps(report) + "\n")
-    stdout.flush()
-    return int(report["event"] != "done")
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    for item in job["graphs"]:
+        report = _convert(job["module"], item, job["precision"])
+        stdout.write(json.dumps(report) + "\n")
+        stdout.flush()
+        if report["event"] != "done":
+            return 1
+    return 0
 
 
-def _serve(job: dict[str, Any]) -> dict[str, Any]:
+def _convert(module: str, item: dict[str, str], precision: str) -> dict[str, Any]:
     try:
-        converter = import_module(job["module"])
-        facts = converter.convert(
-            Path(job["graph"]), Path(job["output"]), precision=job["precision"]
-        )
+        converter = import_module(module)
+        facts = converter.convert(Path(item["graph"]), Path(item["output"]), precision=precision)
     except MissingExtraError as error:
         return {"event": "missing", "package": error.package, "extra": error.extra}
     except ParnetDeployError as error:

@@ -91,7 +91,9 @@ class OpenVinoEngine:
         self._first = self._compiled_for(first, slot=0)  # what cannot be compiled fails at load
 
     def bind(self, tensors: Mapping[str, Tensor], slot: int) -> OpenVinoBinding:
-        """See ``device.Engine``. A fraction of a second for shapes that are not bound already.
+        """See ``device.Engine``. Shapes that nobody has bound cost a compilation.
+
+        Measured on 2 cores for ParNet-S at 224: 0.2 s in float32, some seconds in INT8.
 
         Raises:
             EngineLoadError: The network cannot be compiled for these shapes.

@@ -94,7 +94,7 @@ def test_another_precision_is_refused(toy, stand_in) -> None:
 
 
 def test_for_real(toy) -> None:
-    pytest.importorskip("openvino")
+    pytest.importorskip(LIBRARY, reason="needs openvino")
     reference = read_reference(Deployment.open(toy[0]))
     logits = import_module(MODULE).open_openvino(**options_for(toy)).run(reference.image)
     assert np.abs(logits - reference.logits).max() < 1e-4 * np.abs(reference.logits).max()
