@@ -17,6 +17,7 @@ PLAN_FILE = "build.json"
 CANARY_FILE = "canary.npz"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 MIXED = "mixed"
+AUTO = "auto"
 MAX_BATCH = 65536
 MAX_THREADS = 1024
 
@@ -69,6 +70,11 @@ class Plan:
                 raise _unexpected("engines", name, "a file name without a folder")
 
     @property
+    def homes(self) -> Mapping[str, str]:
+        """Segment -> the backend that runs it."""
+        return self.backends or dict.fromkeys(self.engines, self.backend)
+
+    @property
     def median_ms(self) -> float | None:
         """Measured median latency of this placement in milliseconds, if the build measured it."""
         value = self.measured.get("median_ms")
@@ -109,6 +115,16 @@ class Plan:
             raise _unexpected("keys", unknown, f"only {sorted(_READERS)}")
         there = [key for key in _READERS if key in data or key not in _OPTIONAL]
         return cls(**{key: _read(data, key) for key in there})
+
+
+def asked_backend(key: str, backend: str) -> str:
+    """What ``build --backend`` is to be told to make a plan again; what it chose itself is "auto".
+
+    Args:
+        key: Of the plan, which begins with what was asked for.
+        backend: The plan's.
+    """
+    return AUTO if backend == MIXED or key.startswith(f"{AUTO}-") else backend
 
 
 def _check_version(version: object) -> None:

@@ -90,10 +90,23 @@ class Noise(TypedDict):
 
 
 class SplitRow(TypedDict):
-    """One stage of a call on the way from image file to answer."""
+    """One stage of a call on the way from image file to answer.
+
+    "engine" is the time of engines of several stages that nothing looks into; it is there only if
+    there are such.
+    """
 
     stage: Literal[
-        "preprocess", "copy in", "stems", "streams", "wait", "fusion", "head", "copy out", "other"
+        "preprocess",
+        "copy in",
+        "stems",
+        "streams",
+        "wait",
+        "fusion",
+        "head",
+        "copy out",
+        "engine",
+        "other",
     ]
     ms: float
     how: str
