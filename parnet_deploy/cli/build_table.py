@@ -74,33 +74,35 @@ def label(row: Row) -> str:
 def _table(rows: Sequence[Row], on_devices: bool) -> RenderableType:
     where = ("devices", ">aux") if on_devices else (">cores",)
     timed = any("ratio" in row for row in rows)
-    figures = (">p50", ">p99", ">ratio", ">95 % interval") if timed else ()
+    differ = [key for key in ("backend", "precision") if len({row.get(key) for row in rows}) > 1]
+    tail = "backend" not in differ  # else the table is wider than a terminal; p99 is in build.json
+    names = (">p50", *((">p99",) if tail else ()), ">ratio", ">95 % interval")
+    figures = names if timed else ()
     predicted = (">predicted",) if on_devices else ()
-    columns = [key for key in ("backend", "precision") if len({row.get(key) for row in rows}) > 1]
-    found = render.table(*columns, "placement", *where, *figures, *predicted, "")
+    found = render.table(*differ[:1], "placement", *where, *figures, *predicted, "")
     for row in rows:
         if "left_out" in row:
             mark = Text(render.FAILED, style="bad")
         else:
             mark = Text(render.OK if row["chosen"] else "", style="ok")
         found.add_row(
-            *(row[column] for column in columns),
+            *([", ".join(str(row[key]) for key in differ)] if differ else ()),
             row["placement"],
             *((_devices(row), str(row["aux_streams"] or "")) if on_devices else (_cores(row),)),
-            *(_figures(row) if timed else ()),
+            *(_figures(row, tail=tail) if timed else ()),
             *([f"{row['predicted']['ratio']:.2f}"] if on_devices else ()),
             mark,
         )
     return found
 
 
-def _figures(row: Row) -> tuple[str, ...]:
+def _figures(row: Row, *, tail: bool) -> tuple[str, ...]:
     if "ratio" not in row:
-        return ("", "", "", "")
+        return ("", *([""] if tail else ()), "", "")
     ratio = row["ratio"]
     return (
         render.ms_text(row["median_ms"]),
-        render.ms_text(row["p99_ms"]),
+        *([render.ms_text(row["p99_ms"])] if tail else ()),
         f"{ratio['median']:.2f}",
         "" if ratio["low"] == ratio["high"] else f"{ratio['low']:.2f} to {ratio['high']:.2f}",
     )

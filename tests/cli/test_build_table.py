@@ -25,8 +25,8 @@ def gone(placement, reason, **more):
     return {**about, "chosen": False, "predicted": None, "left_out": reason, **more}
 
 
-def drawn(measured) -> str:
-    console = Console(width=120, theme=_THEME)
+def drawn(measured, width=120) -> str:
+    console = Console(width=width, theme=_THEME)
     with console.capture() as captured:
         for item in draw_measured(measured):
             console.print(item)
@@ -159,8 +159,8 @@ def test_several_backends_have_a_column_and_one_has_none():
         gone("one", "segment all, converter of ncnn: its process ended.", backend="ncnn"),
     ]
     text = drawn({"candidates": rows, "bound": None})
-    assert "backend placement cores p50 p99 ratio 95 % interval" in text
-    assert "onnxruntime one all 1.00 ms 2.00 ms 1.00 mnn one 1 0.300 ms 0.600 ms 0.30" in text
+    assert "backend placement cores p50 ratio 95 % interval" in text
+    assert "onnxruntime one all 1.00 ms 1.00 mnn one 1 0.300 ms 0.30 0.27 to 0.33 ✓" in text
     assert "mixed chain all 0.800 ms" in text
     assert "ncnn one all ✗" in text
     assert (
@@ -177,9 +177,25 @@ def test_precisions_stand_beside_backends():
         of("openvino", "one", None, 0.4, True, 0.3, 0.5, precision="int8"),
     ]
     text = drawn({"candidates": rows, "bound": None})
-    assert "backend precision placement cores" in text
-    assert "openvino int8 one all" in text
+    assert "backend placement cores" in text
+    assert "onnxruntime, fp32 one all" in text
+    assert "openvino, int8 one all" in text
     assert "One engine in int8 with openvino on all cores: it takes 0.40" in text
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_choice_can_be_seen_in_80_columns(precision):
+    rows = [
+        of("onnxruntime", "one", None, 123.456, False, 0.95, 1.05, precision="fp32"),
+        of("onnxruntime", "streams", None, 99.9, True, 0.9, 0.95, precision=precision),
+        of("mnn", "one", None, 123.4, False, 0.95, 1.05, precision="fp32"),
+        gone("recompute", "no", backend="ncnn", precision="fp32"),
+    ]
+    text = drawn({"candidates": rows, "bound": None}, width=80)
+    table = text.partition("An engine per stream")[0]
+    assert "0.90 to 0.95 ✓" in table
+    assert table.count("✗") == 1
+    assert "…" not in table
 
 
 def test_one_tensor_is_not_tensors():
