@@ -16,7 +16,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.14 python3.13 python3
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
 	&& { echo "$$python"; break; }; done)
 
-BENCHMARKS := startup cpu overhead host_side fusion_forms precision
+BENCHMARKS := startup cpu cpu_backends overhead host_side fusion_forms precision
 comma := ,
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))

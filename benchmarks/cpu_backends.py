@@ -60,10 +60,10 @@ def main() -> None:
             "input": "1x3x224x224",
             "threads": usable_cores(),
             "rounds": len(next(iter(latencies.values())).samples_ms),
-            "left out": left_out,
-            "tables of build": tables,
         },
         environment=environment,
+        left_out=left_out,
+        builds=tables,
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any
 
 from ..errors import BackendError, DeviceLostError, InputError, SpecError
@@ -20,11 +21,12 @@ from ..spec import LOGITS, ModelSpec
 from .arrays.inputs import check_count, check_stream
 from .bound import worst_mode
 from .device import Buffer, Device, Engine, Event, TimelineEntry
-from .free_slots import FreeSlots
 from .lifetime import refusal, stay_if_ending
 from .program import Program, compile_program
 from .slot import Shape, Slot
 
+_ONCE = (True,)  # one blocking SimpleQueue.get
+_FIRST = (0,)
 _INTAKE_LANE = 999
 _CLOSED = "executor: it is closed. Open it again."
 
@@ -77,7 +79,7 @@ class Executor:
         self._devices = {ordinal: devices[ordinal] for ordinal in placement.devices}
         self.home = self._devices[self.program.main.device]
         self._intakes: dict[int, Any] = {}
-        self._free = FreeSlots()
+        self._free: SimpleQueue[Slot | None] = SimpleQueue()
         self._slots: list[Slot] = []
         self._returned: list[Slot | None] = []  # the slots that close has got back
         self._closing = threading.RLock()
@@ -103,8 +105,8 @@ class Executor:
         except BaseException:
             self._free_slots()
             raise
-        for slot in reversed(self._slots):
-            any(self._free.give([slot]))
+        for slot in self._slots:
+            self._free.put(slot)
 
     def run(self, image: int, logits: int, shape: Shape) -> None:
         """Read an image batch at one address, write its logits at another, and wait.
@@ -242,12 +244,10 @@ class Executor:
         with self._closing:
             while len(self._returned) < len(self._slots):
                 # A slot comes back when its call is done.
-                self._returned.extend(self._free.take())
+                self._returned.extend(map(self._free.get, _ONCE))
             self._free_slots()
-            if not self._free.qsize():
-                any(
-                    self._free.give([None])
-                )  # whoever still waits for a slot learns that there is none
+            if self._free.empty():
+                self._free.put(None)  # whoever still waits for a slot learns that there is none
 
     def _call(self, work: Callable[..., None], shape: Shape, arguments: tuple[Any, ...]) -> None:
         """Borrow a slot for one call.
@@ -261,7 +261,7 @@ class Executor:
         mine: list[Slot | None] = []
         try:
             try:
-                mine.extend(self._free.take())
+                mine.extend(map(self._free.get, _ONCE))
                 slot = mine[0]
                 if slot is None or self._closed:
                     raise BackendError(_CLOSED)
@@ -283,7 +283,7 @@ class Executor:
 
     def _give_back(self, mine: list[Slot | None]) -> None:
         if mine:
-            any(self._free.give(mine))  # one C call: see _call
+            any(map(self._free.put, map(mine.pop, _FIRST)))  # one C call: see _call
 
     def _free_slots(self) -> None:
         resources: list[Any] = [*self._slots, *self._intakes.values()]

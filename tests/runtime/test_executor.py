@@ -509,7 +509,7 @@ class TestLifetime:
 
     def test_whoever_waits_for_a_slot_while_it_closes_is_refused(self):
         executor = fake_executor(self.spec, streams(self.spec))
-        mine, refused = list(executor._free.take()), []
+        slot, refused = executor._free.get(), []
 
         def call() -> None:
             with pytest.raises(BackendError, match="it is closed"):
@@ -520,7 +520,7 @@ class TestLifetime:
         threads.append(threading.Thread(target=executor.close))
         for thread in threads:
             thread.start()
-        any(executor._free.give(mine))
+        executor._free.put(slot)
         for thread in threads:
             thread.join()
         # Whoever got the slot before close did was still answered or refused; nobody hangs.
