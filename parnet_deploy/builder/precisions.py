@@ -32,6 +32,7 @@ _INT8 = {
     "tensorrt": "int8-trt",
 }
 """The form of INT8 that a backend wants; the others have no integer kernels for convolutions."""
+_INT8_ASKED = ("onnxruntime", "openvino", "tensorrt")
 _BF16 = ("openvino",)
 """Backends that can be told to compute a float32 graph in bfloat16."""
 
@@ -79,7 +80,7 @@ def find_sources(deployment: Deployment, backend: str, precision: str) -> tuple[
         return (FLOAT32, *there)
     source = _source(backend, precision)
     if source is None:
-        able, instead = (_BF16, "fp32") if precision == "bf16" else (tuple(_INT8), "fp16")
+        able, instead = (_BF16, "fp32") if precision == "bf16" else (_INT8_ASKED, "fp16")
         raise SpecError(
             f"precision: got {precision} with backend {backend}, which has no kernels for it, "
             f"expected backend {' or '.join(able)}. Choose one, or use --precision {instead}."

@@ -31,9 +31,9 @@ from .device import Tensor
 from .engine_file import EngineFile
 from .host import HostStream
 from .host_backend import HostBackend
-from .quiet import stdout_to_stderr
+from .quiet import stdout_dropped, stdout_to_stderr
 
-with stdout_to_stderr():  # it prints the abilities of the CPU
+with stdout_dropped():  # it prints the abilities of the CPU
     import MNN
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _LOCK = threading.RLock()
@@ -20,6 +20,19 @@ def stdout_to_stderr() -> Iterator[None]:
     It holds for every thread, so use it for loading only, never in a call. Blocks of several
     threads follow one another. A process without standard output needs and gets nothing.
     """
+    with _stdout_at(lambda: os.dup(2)):
+        yield
+
+
+@contextmanager
+def stdout_dropped() -> Iterator[None]:
+    """The same, but what is written is lost: for what says nothing that anybody needs."""
+    with _stdout_at(lambda: os.open(os.devnull, os.O_WRONLY)):
+        yield
+
+
+@contextmanager
+def _stdout_at(open_target: Callable[[], int]) -> Iterator[None]:
     with _LOCK:
         _flush()
         try:
@@ -28,7 +41,9 @@ def stdout_to_stderr() -> Iterator[None]:
             yield
             return
         try:
-            os.dup2(2, 1)
+            target = open_target()
+            os.dup2(target, 1)
+            os.close(target)
             yield
         finally:
             _flush()

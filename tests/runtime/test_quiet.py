@@ -43,6 +43,12 @@ def test_only_the_block_is_turned_away() -> None:
     assert done.stderr == "library, at once, again"
 
 
+def test_what_nobody_needs_is_dropped() -> None:
+    done = said(SCRIPT.replace("stdout_to_stderr", "stdout_dropped"))
+    assert sorted(done.stdout.split()) == sorted(["before,", "from", "Python", "after"])
+    assert done.stderr == ""
+
+
 def test_it_is_turned_back_after_an_error() -> None:
     script = """
 from parnet_deploy.runtime.quiet import stdout_to_stderr
