@@ -169,6 +169,7 @@ sbom: $(READY) ## Write what the package is made of, as installed here: dist/sbo
 
 check: export PARNET_REQUIRE_STUBS := 1
 check: export PARNET_REQUIRE_COMPILER := 1
+check: export PARNET_REQUIRE_BACKENDS := 1
 check: lint test-all docs build ## What every change must pass; CI runs conformance and test-ray too
 
 bench: $(READY) ## Measure everything in benchmarks/ on ParNet-S (minutes; nothing else may run)

@@ -215,7 +215,8 @@ def chain(spec: ModelSpec, groups: Sequence[Sequence[str]]) -> Placement:
 
     Args:
         spec: The network.
-        groups: The parts of each engine; all parts, in the order of ``spec.parts``.
+        groups: The parts of each engine, in the order of ``spec.parts``; all parts, unless it is
+            only to be looked at.
     """
     segments = [
         _segment(spec, "+".join(dict.fromkeys((group[0], group[-1]))), list(group), 0, wide=True)

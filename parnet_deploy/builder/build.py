@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import __version__
 from ..deployment import Deployment, step_key
-from ..errors import DeploymentChangedError, DeploymentError, SpecError
+from ..errors import DeploymentChangedError, DeploymentError, ParnetDeployError, SpecError
 from ..machine.cores import usable_cores
 from ..machine.describe import machine_key, package_versions
 from ..plan import CANARY_FILE, PLAN_FILE, PLAN_SCHEMA, Plan
@@ -28,7 +28,7 @@ from .make import exported_size, open_workshop
 from .mixing import propose_mixes
 from .options import AUTO_BACKEND, CPU_BACKENDS, BuildOptions
 from .planner import Built, Measure, choose_fastest, choose_predicted, measure_together
-from .precisions import Source, find_sources, source_of
+from .precisions import AUTO, FLOAT32, Source, find_sources, source_of
 
 __all__ = ["BuildOptions", "build_to_deployment", "choose_backend"]
 
@@ -138,8 +138,7 @@ def _build_best(
         measure: Measure = partial(measure_together, image=reference.image)
         return choose_fastest(spec, built, measure, on_stage, left_out)
     if options.placement == "auto":
-        mixes = propose_mixes(workshop, built, reference, on_stage)
-        more, out = workshop.build_all(mixes) if mixes else ([], [])
+        more, out = workshop.try_all(propose_mixes(workshop, built, on_stage))
         built, left_out = [*built, *more], [*left_out, *out]
     measure = partial(measure_fresh, reference=reference)
     return choose_fastest(spec, built, measure, on_stage, left_out)
@@ -150,17 +149,21 @@ def _sources(deployment: Deployment, options: BuildOptions) -> dict[str, tuple[S
 
     Raises:
         SpecError: No backend has kernels for the precision.
+        DeploymentError: The deployment has no graphs for it: it must be calibrated first.
     """
     assert options.backend is not None  # ``choose_backend`` has filled it in
     if options.backend != AUTO_BACKEND:
         return {options.backend: find_sources(deployment, options.backend, options.precision)}
-    found, refused = {}, []
+    found: dict[str, tuple[Source, ...]] = {}
+    refused: list[ParnetDeployError] = []
     for backend in installed_backends():
         try:
             found[backend] = find_sources(deployment, backend, options.precision)
-        except SpecError as error:
+        except (SpecError, DeploymentError) as error:
             refused.append(error)
-    if not found:
+            if options.precision == AUTO:
+                found[backend] = (FLOAT32,)  # the others may have more
+    if len(refused) == len(installed_backends()):
         raise refused[0]
     return found
 

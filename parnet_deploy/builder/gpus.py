@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from ..errors import BackendError, DeviceUnavailableError
 from ..machine.gpus import probe_gpus, read_gpus
 from ..plan import MIXED
-from ..runtime.backend import backend_rank
+from ..runtime.backend import backend_rank, is_installed
 from ..runtime.tensorrt.plan_fit import check_same_kind
 from .options import AUTO_BACKEND, CPU_BACKENDS, BuildOptions
 
@@ -90,8 +90,7 @@ def what_is_missing(backend: str) -> str:
 
 def installed_backends() -> tuple[str, ...]:
     """The backends of the CPU whose package is here, the one that always works first."""
-    modules = {"mnn": "MNN"}
-    return tuple(name for name in CPU_BACKENDS if _installed(modules.get(name, name)))
+    return tuple(filter(is_installed, CPU_BACKENDS))
 
 
 def check_ordinals(asked: Sequence[int], count: int) -> None:

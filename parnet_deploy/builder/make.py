@@ -60,6 +60,13 @@ class Workshop:
             BackendError: None can be built; the reason is that of the simplest.
             CheckFailedError: The same for a proof.
         """
+        built, left_out = self.try_all(candidates)
+        if not built:
+            raise left_out[0].error
+        return built, left_out
+
+    def try_all(self, candidates: Sequence[Candidate]) -> tuple[list[Built], list[LeftOut]]:
+        """Build what can be built, which may be nothing."""
         built: list[Built] = []
         left_out: list[LeftOut] = []
         for candidate in candidates:
@@ -67,8 +74,6 @@ class Workshop:
                 built.append(self.build(candidate))
             except (BackendError, CheckFailedError) as error:
                 left_out.append(LeftOut(candidate=candidate, error=error))
-        if not built:
-            raise left_out[0].error
         return built, left_out
 
     def build(self, candidate: Candidate) -> Built:

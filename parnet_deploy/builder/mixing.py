@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
+
 from ..contest.contest import Contest
-from ..errors import ParnetDeployError
-from ..placement import Placement, chain
+from ..placement import chain
 from ..plan import MIXED
-from ..reference import Reference
 from ..spec import ModelSpec
 from ..steps import Progress
 from .built_arm import arm_of
@@ -30,14 +30,13 @@ Times = Mapping[str, Mapping[str, float]]
 
 
 def propose_mixes(
-    workshop: Workshop, built: Sequence[Built], reference: Reference, on_stage: Progress
+    workshop: Workshop, built: Sequence[Built], on_stage: Progress
 ) -> list[Candidate]:
     """Mixed candidates worth building, for each precision that several backends have.
 
     Args:
         workshop: Makes the engines that are traced.
         built: What was built; backends of other placements than ``streams`` count too.
-        reference: Its image is run.
         on_stage: Called with what is being done.
     """
     found = []
@@ -48,19 +47,24 @@ def propose_mixes(
             continue
         spec = workshop.spec
         alone = [[part.name] for part in spec.parts]
-        parts = _trace(
-            workshop,
-            _build_cut(workshop, chain(spec, alone), backends, precision),
-            reference,
-            on_stage,
-        )
+        threads = workshop.options.threads
+        cut = [
+            Candidate(
+                placement=chain(spec, alone), threads=threads, precision=precision, backend=backend
+            )
+            for backend in backends
+        ]
+        parts = _trace(workshop, workshop.try_all(cut)[0], on_stage)
         side_by_side = [item for item in same if item.candidate.placement.name == "streams"]
-        lanes = _trace(workshop, side_by_side, reference, on_stage)
-        found += [*mix_chain(spec, parts, precision), *mix_lanes(side_by_side, lanes)]
+        lanes = _trace(workshop, side_by_side, on_stage)
+        found += mix_chain(spec, parts, precision, threads)
+        found += mix_lanes(side_by_side, lanes)
     return found
 
 
-def mix_chain(spec: ModelSpec, times: Times, precision: str) -> list[Candidate]:
+def mix_chain(
+    spec: ModelSpec, times: Times, precision: str, threads: int | None
+) -> list[Candidate]:
     """Engines one after the other: neighbours on the same backend become one engine."""
     homes = _fastest(times, [part.name for part in spec.parts])
     if len(set(homes.values())) < 2:
@@ -69,7 +73,15 @@ def mix_chain(spec: ModelSpec, times: Times, precision: str) -> list[Candidate]:
     placement = chain(spec, runs)
     names = [segment.name for segment in placement.segments]
     backends = tuple(zip(names, (homes[run[0]] for run in runs), strict=True))
-    return [Candidate(placement=placement, precision=precision, backend=MIXED, backends=backends)]
+    return [
+        Candidate(
+            placement=placement,
+            threads=threads,
+            precision=precision,
+            backend=MIXED,
+            backends=backends,
+        )
+    ]
 
 
 def mix_lanes(streams: Sequence[Built], times: Times) -> list[Candidate]:
@@ -105,26 +117,16 @@ def _fastest(times: Times, segments: Iterable[str]) -> dict[str, str]:
     return homes
 
 
-def _build_cut(
-    workshop: Workshop, placement: Placement, backends: Sequence[str], precision: str
-) -> list[Built]:
-    candidates = [
-        Candidate(placement=placement, precision=precision, backend=backend) for backend in backends
-    ]
-    try:
-        return workshop.build_all(candidates)[0]
-    except ParnetDeployError:  # no backend can do it; then there is nothing to mix
-        return []
-
-
 def _trace(
-    workshop: Workshop, built: Sequence[Built], reference: Reference, on_stage: Progress
+    workshop: Workshop, built: Sequence[Built], on_stage: Progress
 ) -> dict[str, dict[str, float]]:
-    """Milliseconds of each engine, by backend; one process after the other."""
+    """Milliseconds of each engine on an image of zeros, by backend; one process after the other."""
+    height, width = workshop.input_size.low
+    image = np.zeros((1, workshop.spec.in_channels, height, width), np.float32)
     found: dict[str, dict[str, float]] = {}
     for item in built:
-        arm = arm_of(item, workshop.spec, "open_traced", shape=list(reference.image.shape))
-        with Contest([arm], reference.image, None, required=(), on_stage=on_stage) as contest:
+        arm = arm_of(item, workshop.spec, "open_traced", shape=list(image.shape))
+        with Contest([arm], image, None, required=(), on_stage=on_stage) as contest:
             for entrant in contest.entrants.values():
                 times: dict[str, Any] = entrant.facts["segment_ms"]
                 found[str(item.candidate.backend)] = times

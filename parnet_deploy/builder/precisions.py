@@ -33,6 +33,8 @@ _INT8 = {
 }
 """The form of INT8 that a backend wants; the others have no integer kernels for convolutions."""
 _INT8_ASKED = ("onnxruntime", "openvino", "tensorrt")
+_NO_FP16 = ("mnn", "ncnn")
+"""Backends whose converters take float32 graphs alone."""
 _BF16 = ("openvino",)
 """Backends that can be told to compute a float32 graph in bfloat16."""
 
@@ -80,7 +82,11 @@ def find_sources(deployment: Deployment, backend: str, precision: str) -> tuple[
         return (FLOAT32, *there)
     source = _source(backend, precision)
     if source is None:
-        able, instead = (_BF16, "fp32") if precision == "bf16" else (_INT8_ASKED, "fp16")
+        able, instead = {
+            "bf16": (_BF16, "fp32"),
+            "int8": (_INT8_ASKED, "fp32"),
+            "fp16": (_INT8_ASKED, "fp32"),
+        }[precision]
         raise SpecError(
             f"precision: got {precision} with backend {backend}, which has no kernels for it, "
             f"expected backend {' or '.join(able)}. Choose one, or use --precision {instead}."
@@ -119,7 +125,7 @@ def _source(backend: str, precision: str) -> Source | None:
     if precision == "bf16":
         return replace(FLOAT32, precision=precision) if backend in _BF16 else None
     target = _INT8.get(backend) if precision == "int8" else precision
-    if target is None:
+    if target is None or (precision == "fp16" and backend in _NO_FP16):
         return None
     folder = f"onnx-{target}"
     return Source(

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..compare import Parity
 from ..contest.arm import ArmSpec, OpenedArm, SelfCheck
-from ..contest.contest import Contest
+from ..contest.contest import Contest, Limits
 from ..plan import Plan
 from ..reference import Reference
 from ..runtime.session import Runtime
@@ -20,6 +20,7 @@ from .planner import engine_files
 from .verify import Arrays, verify_engines, verify_whole
 
 ENTRY = f"{__name__}:open_proved"
+OPEN_S = 600.0  # for each proof: engines are compiled for two batches of each size
 _LOGITS = "reference logits"  # in a file beside the tensors, whose names have no blanks
 
 
@@ -78,7 +79,9 @@ def prove_in_child(
     }
     name = f"{plan.backend}, {plan.placement.name}"
     arm = ArmSpec(name=name, entry=ENTRY, options=options)
-    with Contest([arm], proofs[0].reference.image, None, required=(name,)) as contest:
+    limits = Limits(open_s=OPEN_S * len(proofs))
+    image = proofs[0].reference.image
+    with Contest([arm], image, None, required=(name,), limits=limits) as contest:
         return [Parity(**check) for check in contest.entrants[name].facts["checks"]]
 
 

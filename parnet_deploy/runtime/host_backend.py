@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import DeviceUnavailableError
 from ..machine.cores import share_cores, usable_cores
 from ..placement import Segment
-from ..plan import Plan
+from ..plan import Plan, asked_backend
 from ..spec import ModelSpec
 from .backend import LoadedPlan
 from .device import Engine
@@ -58,8 +58,8 @@ class HostBackend:
         if plan.placement.devices != (0,):
             raise DeviceUnavailableError(
                 f"placement {plan.placement.name}: got devices {plan.placement.devices}, "
-                f"expected 0, for the CPU is one device. Run: parnet-deploy build --backend "
-                f"{self.name} without --gpus."
+                "expected 0, for the CPU is one device. Run: parnet-deploy build --backend "
+                f"{asked_backend('', plan.backend)} without --gpus."
             )
         cores = threads or plan.threads or usable_cores()
         shares = share_cores(plan.placement, cores)

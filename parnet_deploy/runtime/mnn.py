@@ -81,7 +81,11 @@ def open_interpreter(file: EngineFile) -> Any:
         OutOfMemoryError: It does not fit into memory.
     """
     try:
-        with anonymous_file(file.read_bytes()) as path, stdout_to_stderr():
+        data = file.read_bytes()
+    except OSError as error:
+        raise EngineLoadError(f"engine {file}: cannot be read: {error}. {_REBUILD}") from error
+    try:
+        with anonymous_file(data) as path, stdout_to_stderr():
             return MNN.Interpreter(path)
     except MemoryError as error:
         raise OutOfMemoryError(f"engine {file}: it does not fit into memory.") from error
@@ -240,7 +244,8 @@ class MnnEngine:
     def _open(self) -> MnnSession:
         what = f"engine of segment {self._segment.name}"
         try:
-            return MnnSession(self._interpreter, self._segment, self._threads)
+            with stdout_to_stderr():
+                return MnnSession(self._interpreter, self._segment, self._threads)
         except MemoryError as error:
             raise OutOfMemoryError(f"{what}: it does not fit into memory.") from error
         except Exception as error:  # MNN raises bare Exceptions
@@ -257,7 +262,8 @@ class MnnBackend(HostBackend):
 
         A session of few threads would otherwise leave those after it no more.
         """
-        MNN.nn.create_runtime_manager((_config(cores),))
+        with stdout_to_stderr():
+            MNN.nn.create_runtime_manager((_config(cores),))
 
     def open_engine(
         self, file: EngineFile, segment: Segment, spec: ModelSpec, plan: Plan, threads: int

@@ -41,14 +41,19 @@ def _stdout_at(open_target: Callable[[], int]) -> Iterator[None]:
             yield
             return
         try:
-            target = open_target()
+            try:
+                target = open_target()
+            except OSError:  # no standard error either
+                target = os.open(os.devnull, os.O_WRONLY)
             os.dup2(target, 1)
             os.close(target)
             yield
         finally:
-            _flush()
-            os.dup2(kept, 1)
-            os.close(kept)
+            try:
+                _flush()
+            finally:
+                os.dup2(kept, 1)
+                os.close(kept)
 
 
 def _flush() -> None:

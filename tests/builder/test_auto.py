@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from parnet_deploy import Runtime
 from parnet_deploy.builder import build, fresh, gpus
 from parnet_deploy.builder.build import BuildOptions, build_to_deployment
 from parnet_deploy.builder.convert import convert
-from parnet_deploy.errors import DeviceUnavailableError, SpecError
+from parnet_deploy.errors import DeploymentCorruptError, DeviceUnavailableError, SpecError
 from parnet_deploy.placement import chain
 
 pytestmark = pytest.mark.slow
@@ -90,6 +91,35 @@ def test_a_bad_converter_is_left_out_with_the_reason(exported, installed, monkey
     assert row["left_out"]
     assert not row["chosen"]
     assert report["backend"] != bad
+
+
+def test_a_mix_that_fails_is_left_out_and_the_rest_stays(exported, installed, monkeypatch) -> None:
+    def propose(workshop, built, *others):
+        placement = chain(workshop.spec, [[part.name for part in workshop.spec.parts]])
+        homes = ((placement.segments[0].name, "fake"),)  # which is no backend of the CPU
+        return [build.Candidate(placement=placement, backend="mixed", backends=homes)]
+
+    monkeypatch.setattr(build, "propose_mixes", propose)
+    options = BuildOptions(backend="auto", threads=1, max_batch=2)
+    rows = build_to_deployment(exported, options).report["measured"]["candidates"]
+    (row,) = [row for row in rows if row["backend"] == "mixed"]
+    assert "expected a backend of the CPU" in row["left_out"]
+    assert sum(row["chosen"] for row in rows) == 1
+
+
+@pytest.mark.parametrize("backend", PACKAGES)
+def test_an_engine_that_was_changed_is_refused_and_not_passed_over(exported, backend) -> None:
+    if backend not in gpus.installed_backends():
+        pytest.skip(f"needs the package {PACKAGES[backend]}")
+    options = BuildOptions(backend=backend, placement="one", threads=1, max_batch=2)
+    report = build_to_deployment(exported, options).report
+    (file,) = report["engines"].values()
+    path = exported / "plans" / report["plan"] / file
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(DeploymentCorruptError):
+        Runtime.open(exported)
 
 
 def test_auto_is_for_the_cpu(exported) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
+import numpy as np
+import onnx
 
 from parnet_deploy.builder.built_arm import arm_of, open_traced
 from parnet_deploy.builder.candidates import Candidate
 from parnet_deploy.builder.fresh import measure_fresh
 from parnet_deploy.builder.planner import Built
-from parnet_deploy.errors import CheckFailedError
 from parnet_deploy.placement import one, streams
 from parnet_deploy.reference import Reference
 from tests.runtime.runtime_toys import (
@@ -63,11 +63,26 @@ def test_a_candidate_that_cannot_be_opened_is_left_out_with_the_reason(tmp_path)
     assert "head.onnx" in str(failed[0].error)
 
 
-def test_another_answer_in_a_process_of_its_own_is_refused(tmp_path) -> None:
-    wrong = asked()
-    wrong = replace(wrong, logits=wrong.logits + 1)
-    with pytest.raises(CheckFailedError, match="arm one, 1 core"):
-        measure_fresh(SPEC, [built(tmp_path)], silent, reference=wrong)
+def test_another_answer_in_a_process_of_its_own_is_left_out(tmp_path) -> None:
+    good, bad = built(tmp_path), built(tmp_path, streams)
+    file = bad.folder / "head.onnx"
+    model = onnx.load(file)
+    weight = model.graph.initializer[0]
+    changed = onnx.numpy_helper.to_array(weight) + np.float32(1)
+    weight.CopyFrom(onnx.numpy_helper.from_array(changed, weight.name))
+    onnx.save(model, file)
+    latencies, failed = measure_fresh(SPEC, [bad, good], silent, reference=asked())
+    assert list(latencies) == [good.candidate.label]
+    assert [item.candidate for item in failed] == [bad.candidate]
+    assert "arm streams, 1 core" in str(failed[0].error)
+
+
+def test_if_none_is_right_all_are_left_out(tmp_path) -> None:
+    wrong = replace(asked(), logits=asked().logits + 1)
+    items = [built(tmp_path), built(tmp_path, streams)]
+    latencies, failed = measure_fresh(SPEC, items, silent, reference=wrong)
+    assert not latencies
+    assert [item.candidate for item in failed] == [item.candidate for item in items]
 
 
 def test_a_traced_candidate_tells_the_time_of_each_engine(tmp_path) -> None:

@@ -30,7 +30,7 @@ def built_streams() -> Built:
 
 def test_neighbours_on_one_backend_become_one_engine() -> None:
     spent = times(PARTS, openvino={}, ncnn={**dict.fromkeys(PARTS, 2.0), "stream0": 0.5})
-    (candidate,) = mix_chain(SPEC, spent, "fp32")
+    (candidate,) = mix_chain(SPEC, spent, "fp32", 2)
     check_placement(candidate.placement, SPEC)
     homes = {
         part: home
@@ -45,20 +45,21 @@ def test_neighbours_on_one_backend_become_one_engine() -> None:
         tuple(PARTS[at + 1 :]),
     ]
     assert all(segment.wide and segment.lane == 0 for segment in candidate.placement.segments)
+    assert candidate.threads == 2
 
 
 def test_a_backend_that_is_best_everywhere_is_no_mix() -> None:
-    assert not mix_chain(SPEC, times(PARTS, openvino={}, mnn=dict.fromkeys(PARTS, 2.0)), "fp32")
-    assert not mix_chain(SPEC, {}, "fp32")
+    assert not mix_chain(SPEC, times(PARTS, openvino={}, mnn=dict.fromkeys(PARTS, 2.0)), "fp32", 2)
+    assert not mix_chain(SPEC, {}, "fp32", 2)
     assert not mix_lanes([], {})
 
 
 def test_a_gain_within_noise_does_not_change_the_backend() -> None:
     slower = dict.fromkeys(PARTS, 2.0)
     little = {**slower, "stream1": CLEARLY_SHORTER + 0.01}
-    assert not mix_chain(SPEC, times(PARTS, openvino={}, ncnn=little), "fp32")
+    assert not mix_chain(SPEC, times(PARTS, openvino={}, ncnn=little), "fp32", 2)
     enough = {**slower, "stream1": CLEARLY_SHORTER - 0.01}
-    assert mix_chain(SPEC, times(PARTS, openvino={}, ncnn=enough), "fp32")
+    assert mix_chain(SPEC, times(PARTS, openvino={}, ncnn=enough), "fp32", 2)
 
 
 def test_engines_side_by_side_keep_their_lanes_and_cores() -> None:

@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
+pytest.importorskip("ncnn")
+
 from parnet_deploy.builder.convert.to_ncnn import convert
 from parnet_deploy.errors import EngineLoadError, ExecutionError, OutOfMemoryError
 from parnet_deploy.input_size import InputSize

@@ -25,6 +25,7 @@ facts for people, versions above all, as plain JSON types, and raises ``EngineBu
 """
 
 TIMEOUT_S = 600.0
+_NEXT = "Use --backend onnxruntime."
 _WORKER = "parnet_deploy.builder.convert.worker"
 
 
@@ -67,16 +68,15 @@ def convert_graphs(items: Sequence[Item], *, backend: str, precision: str) -> li
         job = {"module": CONVERTERS[backend], "precision": precision, "graphs": jobs}
         file = folder / "job.json"
         file.write_text(json.dumps(job), encoding="utf-8")
-        ended = run_child(
-            _WORKER, [str(file)], folder, on_event=reports.append, timeout_s=TIMEOUT_S
-        )
+        arguments, limit_s = [str(file)], TIMEOUT_S * len(items)
+        ended = run_child(_WORKER, arguments, folder, on_event=reports.append, timeout_s=limit_s)
         for index, item in enumerate(items):
             about = f"segment {item.name}, converter of {backend}"
             facts = _facts(reports[index] if index < len(reports) else {}, ended, about)
             made = Path(jobs[index]["output"])
             if not made.is_file() or not made.stat().st_size:
                 raise EngineBuildError(
-                    f"segment {item.name}: the converter of {backend} wrote nothing."
+                    f"segment {item.name}: the converter of {backend} wrote nothing. {_NEXT}"
                 )
             item.output.write_bytes(made.read_bytes())
             digest = hashlib.sha256(item.graph).hexdigest()
@@ -94,8 +94,8 @@ def _facts(report: Mapping[str, Any], ended: Ended, what: str) -> Mapping[str, A
         raise MissingExtraError(report["package"], report["extra"])
     if event == "failed":
         kinds: Mapping[str, type[BackendError]] = {"EngineBuildError": EngineBuildError}
-        raise kinds.get(report["error"], BackendError)(f"{what}: {report['message']}")
+        raise kinds.get(report["error"], BackendError)(f"{what}: {report['message']} {_NEXT}")
     if ended.timed_out:
-        raise EngineBuildError(f"{what}: got no answer in {TIMEOUT_S:.0f} s.")
+        raise EngineBuildError(f"{what}: got no answer in {TIMEOUT_S:.0f} s. {_NEXT}")
     said = f": {ended.errors}" if ended.errors else ""
-    raise EngineBuildError(f"{what}: its process {ending(ended.status)}{said}")
+    raise EngineBuildError(f"{what}: its process {ending(ended.status)}{said}. {_NEXT}")

@@ -24,7 +24,7 @@ def convert(graph: Path, output: Path, *, precision: str) -> dict[str, Any]:
         MissingExtraError: MNN is not installed.
     """
     if precision != "fp32":
-        raise EngineBuildError(f"converter of mnn: got precision {precision}, expected fp32.")
+        raise EngineBuildError(f"got precision {precision}, expected fp32.")
     try:
         found = version("MNN")
     except PackageNotFoundError as error:
@@ -33,8 +33,5 @@ def convert(graph: Path, output: Path, *, precision: str) -> dict[str, Any]:
     command = ["mnnconvert", "-f", "ONNX", "--modelFile", str(graph), "--MNNModel", str(output)]
     tools.mnnconvert([*command, "--bizCode", "parnet"])
     if not output.is_file() or not output.stat().st_size:
-        raise EngineBuildError(
-            "converter of mnn: it wrote no file, so the graph has what MNN does not know. "
-            "Use --backend onnxruntime."
-        )
+        raise EngineBuildError("it wrote no file, so the graph has what MNN does not know.")
     return {"mnn": found}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 
-DAMAGED = (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile)
+DAMAGED = (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
 """What ``unpack_network`` raises for bytes that ``write_network`` has not written."""
 
 
@@ -23,6 +24,10 @@ def write_network(output: Path, *, xml: bytes, weights: bytes) -> None:
 
 def unpack_network(data: bytes) -> tuple[str, Bytes]:
     """Inverse of ``write_network``: the description, and the weights in memory of their own."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        damaged = archive.testzip()  # NumPy would believe a damaged header
+    if damaged is not None:
+        raise ValueError(f"{damaged} is damaged")
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         xml, weights = arrays["xml"], arrays["weights"]
     for array in (xml, weights):

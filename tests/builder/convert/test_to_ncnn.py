@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+pytest.importorskip("ncnn")
+
 from parnet_deploy.builder.convert import to_ncnn
 from parnet_deploy.builder.convert.ncnn_layers import OPERATORS, dense
 from parnet_deploy.builder.onnx_merge import merge_segment
