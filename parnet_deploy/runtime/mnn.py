@@ -15,13 +15,15 @@ runs and sleep while none does.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import BackendError, EngineLoadError, ExecutionError, OutOfMemoryError
 from ..placement import Segment
@@ -29,12 +31,16 @@ from ..plan import Plan
 from ..spec import ModelSpec
 from .device import Tensor
 from .engine_file import EngineFile
+from .fork_guard import ForkGuard
 from .host import HostStream
+from .host_array import array_at
 from .host_backend import HostBackend
 from .quiet import stdout_dropped, stdout_to_stderr
 
 with stdout_dropped():  # it prints the abilities of the CPU
     import MNN
+
+_GUARD = ForkGuard("MNN")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -175,14 +181,20 @@ class MnnBinding:
         self._segment = segment
         self._shapes = {name: tensor.shape for name, tensor in tensors.items()}
         self._bytes = {name: 4 * int(np.prod(t.shape)) for name, t in tensors.items()}
-        self._ours = {name: tensor.buffer.address for name, tensor in tensors.items()}
+        self._ours: dict[str, NDArray[np.float32]] = {}
+        for name, tensor in tensors.items():
+            self.set_address(name, tensor.buffer.address)
 
     def set_address(self, name: str, address: int) -> None:
-        """See ``device.Binding``."""
-        self._ours[name] = address
+        """See ``device.Binding``. Address 0: not known yet."""
+        if address:
+            self._ours[name] = array_at(address, self._shapes[name])
 
     def run(self) -> None:
         """Run the session on the bound memory.
+
+        MNN makes plausible numbers of NaN and Inf. Here an image that has any gives NaN, as it does
+        on every other backend; so does one whose values have no finite sum.
 
         Raises:
             ExecutionError: MNN reported a failure.
@@ -191,15 +203,30 @@ class MnnBinding:
         if self._session is None:
             raise ExecutionError(f"segment {self._segment.name}: its binding is closed.")
         theirs, ours, nbytes = self._session.resize(self._shapes), self._ours, self._bytes
+        spoiled = not_finite([ours[name] for name in self._segment.inputs])
         for name in self._segment.inputs:
-            ctypes.memmove(theirs[name], ours[name], nbytes[name])  # the GIL is released
+            ctypes.memmove(theirs[name], ours[name].ctypes.data, nbytes[name])
         self._session.run()
         for name in self._segment.outputs:
-            ctypes.memmove(ours[name], theirs[name], nbytes[name])
+            ctypes.memmove(ours[name].ctypes.data, theirs[name], nbytes[name])
+            for image in spoiled:
+                ours[name][image] = np.nan
 
     def close(self) -> None:
         """See ``device.Binding``. It lets go of the session."""
         self._session = None
+
+
+def not_finite(tensors: Sequence[NDArray[np.float32]]) -> list[int]:
+    """Which images, of tensors (N, ...), have a value that is NaN or Inf, or no finite sum."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if all(math.isfinite(tensor.sum()) for tensor in tensors):
+            return []
+        return [
+            image
+            for image in range(len(tensors[0]))
+            if not all(math.isfinite(tensor[image].sum()) for tensor in tensors)
+        ]
 
 
 class MnnEngine:
@@ -262,6 +289,7 @@ class MnnBackend(HostBackend):
 
         A session of few threads would otherwise leave those after it no more.
         """
+        _GUARD.use(cores)
         with stdout_to_stderr():
             MNN.nn.create_runtime_manager((_config(cores),))
 

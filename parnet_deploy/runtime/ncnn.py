@@ -8,7 +8,6 @@ channels for its SIMD units, which costs it a copy of each input and output more
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -23,9 +22,13 @@ from ..plan import Plan
 from ..spec import ModelSpec
 from .device import Tensor
 from .engine_file import EngineFile
+from .fork_guard import ForkGuard
 from .host import HostStream
+from .host_array import array_at
 from .host_backend import HostBackend
 from .ncnn_file import NcnnModel, unpack_model
+
+_GUARD = ForkGuard("ncnn")
 
 _NO_MEMORY = -100
 """What ncnn returns where it could not allocate."""
@@ -89,7 +92,7 @@ class NcnnBinding:
     def set_address(self, name: str, address: int) -> None:
         """See ``device.Binding``. Address 0: not known yet."""
         if address:
-            self._arrays[name] = _array_at(address, self._shapes[name])
+            self._arrays[name] = array_at(address, self._shapes[name])
 
     def run(self) -> None:
         """Run every image of the batch.
@@ -140,6 +143,7 @@ class NcnnBackend(HostBackend):
         self, file: EngineFile, segment: Segment, spec: ModelSpec, plan: Plan, threads: int
     ) -> NcnnEngine:
         """See ``host_backend.HostBackend``."""
+        _GUARD.use(threads)
         what = f"engine {file}"
         try:
             data = file.read_bytes()
@@ -204,10 +208,3 @@ def _check_segment(model: NcnnModel, segment: Segment, spec: ModelSpec, plan: Pl
                     f"engine of segment {segment.name}, tensor {name}: got {list(got)}, "
                     f"expected {list(want)}. Run: parnet-deploy build."
                 )
-
-
-def _array_at(address: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The memory at an address as an array. Somebody else owns it."""
-    count = int(np.prod(shape))
-    flat = np.ctypeslib.as_array((ctypes.c_float * count).from_address(address))
-    return flat.reshape(shape)

@@ -7,14 +7,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from parnet_deploy import Runtime
 from parnet_deploy.builder import build, fresh, gpus
 from parnet_deploy.builder.build import BuildOptions, build_to_deployment
 from parnet_deploy.builder.convert import convert
-from parnet_deploy.errors import DeploymentCorruptError, DeviceUnavailableError, SpecError
+from parnet_deploy.deployment import Deployment
+from parnet_deploy.errors import (
+    DeploymentCorruptError,
+    DeviceUnavailableError,
+    EngineLoadError,
+    ExecutionError,
+    SpecError,
+)
 from parnet_deploy.placement import chain
+from parnet_deploy.runtime.choose import order_plans
 
 pytestmark = pytest.mark.slow
 
@@ -120,6 +129,70 @@ def test_an_engine_that_was_changed_is_refused_and_not_passed_over(exported, bac
     path.write_bytes(bytes(data))
     with pytest.raises(DeploymentCorruptError):
         Runtime.open(exported)
+
+
+@pytest.mark.parametrize("backend", PACKAGES)
+@pytest.mark.parametrize("placement", ["one", "streams"])
+def test_nan_and_infinity_come_out_as_nan_and_spoil_no_other_image(
+    exported, backend, placement
+) -> None:
+    if backend not in gpus.installed_backends():
+        pytest.skip(f"needs the package {PACKAGES[backend]}")
+    options = BuildOptions(backend=backend, placement=placement, threads=1, max_batch=3)
+    build_to_deployment(exported, options)
+    images = np.random.default_rng(0).standard_normal((3, 3, 32, 32), dtype=np.float32)
+    with Runtime.open(exported) as runtime:
+        right = runtime(images)
+        for value in (np.nan, np.inf, -np.inf):
+            spoiled = images.copy()
+            spoiled[1, 0, 5, 5] = value
+            logits = runtime(spoiled)
+            assert np.isnan(logits[1]).all()
+            np.testing.assert_allclose(logits[[0, 2]], right[[0, 2]], rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(runtime(images), right)
+    with Runtime.open(exported, check_finite=True) as runtime, pytest.raises(ExecutionError):
+        runtime(spoiled)
+
+
+@pytest.mark.parametrize("backend", ["mnn", "ncnn"])
+def test_a_forked_child_is_refused_threads_that_it_would_wait_for(exported, backend) -> None:
+    if backend not in gpus.installed_backends():
+        pytest.skip(f"needs the package {PACKAGES[backend]}")
+    build_to_deployment(exported, BuildOptions(backend=backend, placement="one", max_batch=2))
+    script = (
+        "import os, sys, numpy as np\n"
+        "from parnet_deploy import Runtime\n"
+        "from parnet_deploy.errors import BackendError\n"
+        "x = np.zeros((1, 3, 32, 32), np.float32)\n"
+        f"where = {str(exported)!r}\n"
+        "with Runtime.open(where, threads=2) as runtime:\n"
+        "    runtime(x)\n"
+        "    if os.fork():\n"
+        "        runtime(x)\n"
+        "        sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))\n"
+        "    with Runtime.open(where, threads=1) as own:\n"
+        "        own(x)\n"
+        "    try:\n"
+        "        Runtime.open(where, threads=2)\n"
+        "    except BackendError as error:\n"
+        "        os._exit(3 if 'start the process with spawn' in str(error) else 4)\n"
+        "    os._exit(5)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=False, timeout=120)
+    assert done.returncode == 3
+
+
+def test_a_plan_in_bfloat16_runs_where_it_is_named(exported) -> None:
+    pytest.importorskip("openvino")
+    for precision in ("fp32", "bf16"):
+        options = BuildOptions(backend="openvino", placement="one", threads=1, precision=precision)
+        try:
+            build_to_deployment(exported, options)
+        except EngineLoadError:
+            pytest.skip("needs a CPU that multiplies bfloat16")
+    found = Deployment.open(exported)
+    assert order_plans(found)[0] == "openvino-fp32-one-1threads"
+    assert order_plans(found, key="openvino-bf16-one-1threads") == ("openvino-bf16-one-1threads",)
 
 
 def test_auto_is_for_the_cpu(exported) -> None:
