@@ -16,7 +16,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.14 python3.13 python3
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
 	&& { echo "$$python"; break; }; done)
 
-BENCHMARKS := startup cpu overhead host_side fusion_forms precision
+BENCHMARKS := startup cpu cpu_backends overhead host_side fusion_forms precision
 comma := ,
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
@@ -169,6 +169,7 @@ sbom: $(READY) ## Write what the package is made of, as installed here: dist/sbo
 
 check: export PARNET_REQUIRE_STUBS := 1
 check: export PARNET_REQUIRE_COMPILER := 1
+check: export PARNET_REQUIRE_BACKENDS := 1
 check: lint test-all docs build ## What every change must pass; CI runs conformance and test-ray too
 
 bench: $(READY) ## Measure everything in benchmarks/ on ParNet-S (minutes; nothing else may run)

@@ -9,12 +9,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+from parnet_deploy.measure import Latency, compare_latency
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results"
 BEGIN, END = "<!-- results:begin -->\n", "<!-- results:end -->"
 VARIANTS = ("parnet-s", "parnet-m", "parnet-l", "parnet-xl")
 OURS = "parnet-deploy"
 NOT_YET = "not yet measured"
+_LIBRARIES = (
+    ("ONNX Runtime", "onnxruntime"),
+    ("OpenVINO", "openvino"),
+    ("MNN", "MNN"),
+    ("ncnn", "ncnn"),
+)
 
 
 def main() -> None:
@@ -47,6 +55,7 @@ def render() -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_row(name, data) for name, data in found.items()]
+    lines += _backend_lines()
     lines += _precision_lines()
     return "\n".join(lines) + "\n"
 
@@ -69,6 +78,43 @@ def _load(name: str) -> dict[str, Any] | None:
         return None
     data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return data
+
+
+def _backend_lines() -> list[str]:
+    """The table of the CPU's backends for each network that was measured with all of them."""
+    lines = []
+    for name in VARIANTS:
+        path = RESULTS / f"cpu-backends-{name}.json"
+        if not path.exists():
+            continue
+        data = json.loads(path.read_text(encoding="utf-8"))
+        environment = data["environment"]["before"]
+        versions = environment["packages"]
+        told = [f"{title} {versions[key]}" for title, key in _LIBRARIES if key in versions]
+        lines += [
+            "",
+            f"{name} by backend, on {environment['cores_usable']} cores of {environment['cpu']} "
+            f"({', '.join(environment['isa'])}): {', '.join(told)}; plans as `build --backend "
+            "NAME --precision P` makes them, `auto` is `build --backend auto`, all in turns. The "
+            "ratio is to ONNX Runtime in float32, the default.",
+            "",
+            "| backend | precision | p50 | of ONNX Runtime float32 | error of the largest logit |",
+            "|---|---|---|---|---|",
+        ]
+        arms = {arm["name"]: arm for arm in data["arms"]}
+        base = _samples(arms["onnxruntime fp32"])
+        for key, arm in arms.items():
+            backend, precision = key.split()
+            ratio = compare_latency(_samples(arm), base)
+            lines.append(
+                f"| {backend} | {precision} | {arm['p50_ms']:.1f} ms | {ratio.median:.2f} "
+                f"({ratio.low:.2f} to {ratio.high:.2f}) | {arm['error_of_largest_logit']:.0e} |"
+            )
+    return lines
+
+
+def _samples(arm: dict[str, Any]) -> Latency:
+    return Latency(name=arm["name"], samples_ms=tuple(arm["samples_ms"]), first_ms=arm["first_ms"])
 
 
 def _precision_lines() -> list[str]:

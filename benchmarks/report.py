@@ -28,8 +28,11 @@ def write_results(
     errors: Mapping[str, float],
     conditions: Mapping[str, Any],
     environment: Mapping[str, Any],
+    **more: Any,
 ) -> None:
     """Save raw samples and ratios to ``results/<name>.json`` and print the table.
+
+    ``more`` are further keys of the file.
 
     A ratio says how long ``ours`` takes in units of the arm: 0.4 beside torch means 0.4 of torch.
     """
@@ -43,6 +46,7 @@ def write_results(
         ratios=[{"arm": ours, "base": arm, **r.to_json()} for arm, r in ratios.items()],
         conditions=conditions,
         environment=environment,
+        **more,
     )
     stated = ", ".join(f"{key} {value}" for key, value in conditions.items())
     table = Table(title=f"{name}: {stated}")

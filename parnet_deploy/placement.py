@@ -210,6 +210,21 @@ def streams(spec: ModelSpec, devices: Sequence[int] = (0,)) -> Placement:
     return Placement(name="streams", segments=tuple(segments))
 
 
+def chain(spec: ModelSpec, groups: Sequence[Sequence[str]]) -> Placement:
+    """Engines one after the other in one lane, each with every core to itself.
+
+    Args:
+        spec: The network.
+        groups: The parts of each engine, in the order of ``spec.parts``; all parts, unless it is
+            only to be looked at.
+    """
+    segments = [
+        _segment(spec, "+".join(dict.fromkeys((group[0], group[-1]))), list(group), 0, wide=True)
+        for group in groups
+    ]
+    return Placement(name="chain", segments=tuple(segments))
+
+
 def recompute(spec: ModelSpec, devices: Sequence[int] = (0,)) -> Placement:
     """An engine per stream that reads the image and computes the stems it needs by itself.
 

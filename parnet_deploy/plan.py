@@ -15,7 +15,9 @@ from .placement import Placement
 PLAN_SCHEMA = 1
 PLAN_FILE = "build.json"
 CANARY_FILE = "canary.npz"
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+MIXED = "mixed"
+AUTO = "auto"
 MAX_BATCH = 65536
 MAX_THREADS = 1024
 
@@ -27,6 +29,7 @@ class Plan:
     """One built placement.
 
     ``engines`` gives for each segment the engine's file name, relative to the plan directory.
+    ``backends`` is for the backend "mixed" only, and gives each segment's own.
     ``threads`` is how many cores the engines may use; None means every core the process may use.
     ``measured`` is free: the table of placements that were tried, ``median_ms`` of this one.
     ``made`` is free: versions, device fingerprint, times, the canary's ``tolerance``.
@@ -37,6 +40,7 @@ class Plan:
     input_size: InputSize
     max_batch: int
     engines: Mapping[str, str]
+    backends: Mapping[str, str] = field(default_factory=dict)
     precision: str = "fp32"
     threads: int | None = None
     measured: Mapping[str, Any] = field(default_factory=dict)
@@ -57,9 +61,18 @@ class Plan:
             raise _unexpected(
                 "engines", sorted(self.engines), f"one for each of {sorted(segments)}"
             )
+        wanted = segments if self.backend == MIXED else set[str]()
+        if set(self.backends) != wanted:
+            expected = f"one for each of {sorted(wanted)}" if wanted else "none"
+            raise _unexpected("backends", sorted(self.backends), expected)
         for name in self.engines.values():
             if PurePosixPath(name).name != name or "\\" in name or name in ("", ".."):
                 raise _unexpected("engines", name, "a file name without a folder")
+
+    @property
+    def homes(self) -> Mapping[str, str]:
+        """Segment -> the backend that runs it."""
+        return self.backends or dict.fromkeys(self.engines, self.backend)
 
     @property
     def median_ms(self) -> float | None:
@@ -71,9 +84,11 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; ``from_json`` reads it back."""
+        mixed = {"backends": dict(self.backends)} if self.backends else {}
         return {
             "schema_version": self.schema_version,
             "backend": self.backend,
+            **mixed,
             "placement": self.placement.to_json(),
             "precision": self.precision,
             "input_size": self.input_size.to_json(),
@@ -98,7 +113,18 @@ class Plan:
         unknown = sorted(set(data) - {*_READERS, "schema_version"})
         if unknown:
             raise _unexpected("keys", unknown, f"only {sorted(_READERS)}")
-        return cls(**{key: _read(data, key) for key in _READERS})
+        there = [key for key in _READERS if key in data or key not in _OPTIONAL]
+        return cls(**{key: _read(data, key) for key in there})
+
+
+def asked_backend(key: str, backend: str) -> str:
+    """What ``build --backend`` is to be told to make a plan again; what it chose itself is "auto".
+
+    Args:
+        key: Of the plan, which begins with what was asked for.
+        backend: The plan's.
+    """
+    return AUTO if backend == MIXED or key.startswith(f"{AUTO}-") else backend
 
 
 def _check_version(version: object) -> None:
@@ -138,10 +164,12 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "input_size": lambda value: InputSize.from_json(_object(value)),
     "max_batch": _integer,
     "engines": _names,
+    "backends": _names,
     "threads": lambda value: None if value is None else _integer(value),
     "measured": _object,
     "made": _object,
 }
+_OPTIONAL = {"backends"}
 
 
 def _read(data: Mapping[str, Any], key: str) -> Any:

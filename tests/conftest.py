@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -15,6 +16,17 @@ if importlib.util.find_spec("hypothesis") is not None:  # an image's Python may 
 
     settings.register_profile("parnet", deadline=None, derandomize=True)
     settings.load_profile("parnet")
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """The command line owns its process and its loggers: they are put back after each test."""
+    package, root = logging.getLogger("parnet_deploy"), logging.getLogger()
+    before = (package.handlers, package.level, package.propagate, root.level)
+    yield
+    package.handlers, level, package.propagate, root_level = before
+    package.setLevel(level)
+    root.setLevel(root_level)
 
 
 def missing_gpu() -> str | None:

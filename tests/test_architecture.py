@@ -31,8 +31,12 @@ EMBEDDED = [
 ]
 """What an embedded program loads to run a deployment."""
 
-BUILT_ON = {"parnet_deploy.runtime.tensorrt.backend": {"cuda"}}
-"""Backend files that are built on the device layer, and so load what it needs."""
+BUILT_ON = {
+    "parnet_deploy.runtime.tensorrt.backend": {"cuda"},
+    "parnet_deploy.runtime.openvino.network": {"openvino"},
+    "parnet_deploy.runtime.openvino.backend": {"openvino"},
+}
+"""Backend files that are built on another file of theirs, and so load what it needs."""
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -68,7 +72,7 @@ def test_import_of_the_package_loads_no_numpy() -> None:
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_embedded_module_loads_no_offline_package(name: str) -> None:
     source = (PACKAGE.parent / Path(*name.split("."))).with_suffix(".py")
-    backends = {"onnxruntime", "tensorrt", "cuda"}
+    backends = {"onnxruntime", "openvino", "tensorrt", "cuda", "MNN", "ncnn"}
     own = {n for n in backends if source.is_file() and _imports(source) & {n}}
     own |= BUILT_ON.get(name, set())
     blocked = sorted(n for n in own if not _installed(n))

@@ -15,6 +15,7 @@ from parnet_deploy.errors import SpecError
 from parnet_deploy.placement import (
     Placement,
     Segment,
+    chain,
     check_placement,
     one,
     recompute,
@@ -23,6 +24,16 @@ from parnet_deploy.placement import (
 )
 from parnet_deploy.spec import IMAGE, LOGITS, RELEASED, ModelSpec
 from tests.networks import SPEC, SPECS
+
+
+@given(cut=st.integers(1, 8))
+def test_a_chain_is_valid_for_any_cut(cut: int) -> None:
+    names = [part.name for part in RELEASED["parnet-s"].parts]
+    groups = [group for group in (names[:cut], names[cut:]) if group]
+    placement = chain(RELEASED["parnet-s"], groups)
+    check_placement(placement, RELEASED["parnet-s"])
+    assert [s.parts for s in placement.segments] == [tuple(group) for group in groups]
+    assert all(s.wide and s.lane == 0 for s in placement.segments)
 
 
 def network(count: int) -> ModelSpec:

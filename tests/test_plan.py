@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from parnet_deploy.errors import DeploymentCorruptError, DeploymentError
 from parnet_deploy.input_size import InputSize
 from parnet_deploy.placement import one, streams
-from parnet_deploy.plan import Plan
+from parnet_deploy.plan import Plan, asked_backend
 from parnet_deploy.spec import RELEASED
 
 SIZE = InputSize(low=(224, 224), high=(224, 224))
@@ -107,3 +107,44 @@ def test_something_else_than_an_object():
 def test_a_median_that_is_no_number_is_none(value):
     median = make_plan(measured={"median_ms": value}).median_ms
     assert median is None or median != median  # nan stays nan
+
+
+def test_a_mixed_plan_names_the_backend_of_each_segment():
+    names = [segment.name for segment in streams(RELEASED["parnet-s"]).segments]
+    homes = {name: "ncnn" if name == "stream0" else "openvino" for name in names}
+    plan = make_plan(backend="mixed", backends=homes)
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    assert "backends" not in make_plan().to_json()  # which older versions can read
+
+
+@pytest.mark.parametrize(
+    ("backend", "backends", "expected"),
+    [
+        ("mixed", {}, "one for each of"),
+        ("mixed", {"head": "openvino"}, "one for each of"),
+        ("openvino", {"head": "openvino"}, "expected none"),
+    ],
+)
+def test_backends_belong_to_mixed_plans(backend, backends, expected):
+    with pytest.raises(DeploymentCorruptError, match=expected):
+        make_plan(backend=backend, backends=backends)
+
+
+def test_every_segment_has_a_home():
+    plan = make_plan(backend="mnn")
+    assert plan.homes == dict.fromkeys(plan.engines, "mnn")
+    homes = {**plan.homes, "head": "openvino"}
+    assert make_plan(backend="mixed", backends=homes).homes == homes
+
+
+@pytest.mark.parametrize(
+    ("key", "backend", "asked"),
+    [
+        ("onnxruntime-fp32-one", "onnxruntime", "onnxruntime"),
+        ("auto-fp32-auto", "mnn", "auto"),
+        ("auto-int8-auto", "mixed", "auto"),
+        ("trt", "mixed", "auto"),
+    ],
+)
+def test_what_build_is_to_be_asked_for_again(key, backend, asked):
+    assert asked_backend(key, backend) == asked

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .contest.entrant import Entrant
+from ..contest.entrant import Entrant
 from .result import OURS, ArmResult, Mode, ModeResult
 from .statistics import block_length, quantiles, ratio
 

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..contest.arm import ArmSpec
+from ..contest.contest import RATE_HZ, Contest
 from ..deployment import Deployment, step_key
 from ..errors import SpecError
 from ..machine.cores import usable_cores
@@ -19,10 +21,8 @@ from ..runtime.session import Runtime
 from ..signing.trust import open_trusted
 from ..steps import Progress, StepResult, read_reference, write_report
 from .arm_results import Turns, arm_result
-from .arms.arm import ArmSpec
 from .arms.table import arm_spec, find_arm
 from .arms.yardstick import yardstick_repeats
-from .contest.contest import RATE_HZ, Contest
 from .environment import capture, joined
 from .noise import noise
 from .report.evidence import gather

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 
+from ..contest.order import LEAST_ROUNDS
 from ..errors import CheckFailedError, SpecError
 from ..reading import number
 from ..runtime.backend import on_host
@@ -38,7 +39,7 @@ from .regression_words import (
     warn,
 )
 from .result import OURS, SCHEMA, YARDSTICK, ArmResult, BenchReport, Subject
-from .statistics import LEAST_ROUNDS, block_length
+from .statistics import block_length
 
 _SUBJECT = ("backend", "simulated", "batch", "input_size")
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict
 
+from ..contest.arm import OURS as OURS
+from ..contest.entrant import Check as Check
+from ..contest.order import Mode as Mode
+
 SCHEMA = 2
 BENCH_REPORT = "reports/bench.json"
 BENCH_PAGE = "reports/bench.html"
-OURS = "parnet-deploy"
 YARDSTICK = "yardstick"
 
-Mode = Literal["saturated", "paced"]
 QUANTILE_NAMES = ("p50", "p90", "p99", "p99.9")
 
 
@@ -39,15 +41,6 @@ class ModeResult(TypedDict):
     quantiles_ms: dict[str, Interval | None]
     ratio_to_ours: Interval
     late: int
-
-
-class Check(TypedDict):
-    """How the output was found right before anything was timed."""
-
-    what: str
-    error: float
-    limit: float
-    passed: bool
 
 
 class ArmResult(TypedDict):
@@ -97,10 +90,23 @@ class Noise(TypedDict):
 
 
 class SplitRow(TypedDict):
-    """One stage of a call on the way from image file to answer."""
+    """One stage of a call on the way from image file to answer.
+
+    "engine" is the time of engines of several stages that nothing looks into; it is there only if
+    there are such.
+    """
 
     stage: Literal[
-        "preprocess", "copy in", "stems", "streams", "wait", "fusion", "head", "copy out", "other"
+        "preprocess",
+        "copy in",
+        "stems",
+        "streams",
+        "wait",
+        "fusion",
+        "head",
+        "copy out",
+        "engine",
+        "other",
     ]
     ms: float
     how: str

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from ..contest.arm import ArmSpec
+from ..contest.contest import Contest
+from ..contest.entrant import Question
 from ..errors import ExecutionError, ParnetDeployError, SpecError
 from ..machine.cores import usable_cores
 from ..reference import random_image
@@ -18,10 +21,7 @@ from ..runtime.backend import on_host
 from ..runtime.session import Runtime
 from ..signing.trust import open_trusted
 from ..steps import Progress, read_reference
-from .arms.arm import ArmSpec
 from .arms.table import arm_spec
-from .contest.contest import Contest
-from .contest.entrant import Question
 from .result import OURS, Curve, CurvePoint
 from .statistics import block_length, interval
 

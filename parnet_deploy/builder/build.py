@@ -8,12 +8,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..deployment import Deployment, step_key
-from ..errors import DeploymentChangedError, DeploymentError, SpecError
+from ..errors import DeploymentChangedError, DeploymentError, ParnetDeployError, SpecError
 from ..machine.cores import usable_cores
 from ..machine.describe import machine_key, package_versions
 from ..plan import CANARY_FILE, PLAN_FILE, PLAN_SCHEMA, Plan
@@ -21,11 +22,13 @@ from ..reference import REFERENCE, Reference
 from ..steps import Progress, StepResult, read_reference, write_report
 from ..storage.scratch import scratch_folder
 from .candidates import Candidate, cpu_candidates, device_candidates
-from .gpus import choose_backend
+from .fresh import measure_fresh
+from .gpus import choose_backend, installed_backends
 from .make import exported_size, open_workshop
-from .options import BuildOptions
-from .planner import Built, choose_fastest, choose_predicted
-from .precisions import Source, find_sources, source_of
+from .mixing import propose_mixes
+from .options import AUTO_BACKEND, CPU_BACKENDS, BuildOptions
+from .planner import Built, Measure, choose_fastest, choose_predicted, measure_together
+from .precisions import AUTO, FLOAT32, Source, find_sources, source_of
 
 __all__ = ["BuildOptions", "build_to_deployment", "choose_backend"]
 
@@ -81,7 +84,8 @@ def build_to_deployment(
                 key=key,
                 options=options.to_json(),
                 versions=package_versions() | {"parnet_deploy": __version__},
-                made_from={"export"} | {source.step for source in _sources(deployment, options)},
+                made_from={"export"}
+                | {source.step for source in _all_sources(deployment, options)},
                 plans={plan_key: _summary(plan)},
             )
     return StepResult(path=directory, skipped=False, report={"plan": plan_key, **report})
@@ -114,30 +118,68 @@ def _build_best(
 ) -> tuple[Built, Mapping[str, Any]]:
     """Build the candidates, and take the fastest; simulated ones by arithmetic, before building."""
     spec = deployment.spec
-    sources = _sources(deployment, options)
+    sources = _all_sources(deployment, options)
+    several = options.backend == AUTO_BACKEND
     candidates = [
-        replace(candidate, precision=source.precision)
-        for source in sources
-        for candidate in _candidates(deployment, options)
+        replace(candidate, precision=source.precision, backend=backend if several else None)
+        for backend, found in _sources(deployment, options).items()
+        for source in found
+        for candidate in _candidates(deployment, options, backend)
     ]
+    if several:
+        candidates.sort(key=lambda candidate: not candidate.single)  # what the others must beat
     if options.backend == "fake":
         chosen, table = choose_predicted(spec, candidates, exported_size(deployment))
         workshop = open_workshop(deployment, options, sources, scratch, on_stage)
         return workshop.build(chosen), table
     workshop = open_workshop(deployment, options, sources, scratch, on_stage)
     built, left_out = workshop.build_all(candidates)
-    return choose_fastest(spec, built, reference.image, on_stage, left_out)
+    if not several:
+        measure: Measure = partial(measure_together, image=reference.image)
+        return choose_fastest(spec, built, measure, on_stage, left_out)
+    if options.placement == "auto":
+        more, out = workshop.try_all(propose_mixes(workshop, built, on_stage))
+        built, left_out = [*built, *more], [*left_out, *out]
+    measure = partial(measure_fresh, reference=reference)
+    return choose_fastest(spec, built, measure, on_stage, left_out)
 
 
-def _sources(deployment: Deployment, options: BuildOptions) -> tuple[Source, ...]:
+def _sources(deployment: Deployment, options: BuildOptions) -> dict[str, tuple[Source, ...]]:
+    """What each backend of the build is built from.
+
+    Raises:
+        SpecError: No backend has kernels for the precision.
+        DeploymentError: The deployment has no graphs for it: it must be calibrated first.
+    """
     assert options.backend is not None  # ``choose_backend`` has filled it in
-    return find_sources(deployment, options.backend, options.precision)
+    if options.backend != AUTO_BACKEND:
+        return {options.backend: find_sources(deployment, options.backend, options.precision)}
+    found: dict[str, tuple[Source, ...]] = {}
+    refused: list[ParnetDeployError] = []
+    for backend in installed_backends():
+        try:
+            found[backend] = find_sources(deployment, backend, options.precision)
+        except (SpecError, DeploymentError) as error:
+            refused.append(error)
+            if options.precision == AUTO:
+                found[backend] = (FLOAT32,)  # the others may have more
+    if len(refused) == len(installed_backends()):
+        raise refused[0]
+    return found
 
 
-def _candidates(deployment: Deployment, options: BuildOptions) -> tuple[Candidate, ...]:
+def _all_sources(deployment: Deployment, options: BuildOptions) -> tuple[Source, ...]:
+    """Every source of any backend, once."""
+    every = [source for found in _sources(deployment, options).values() for source in found]
+    return tuple(dict.fromkeys(every))
+
+
+def _candidates(
+    deployment: Deployment, options: BuildOptions, backend: str
+) -> tuple[Candidate, ...]:
     spec, name, cores = deployment.spec, options.placement, usable_cores()
-    if options.backend != "onnxruntime":
-        aux = 0 if options.backend == "onnxruntime-cuda" else options.aux_streams
+    if backend not in CPU_BACKENDS:
+        aux = 0 if backend == "onnxruntime-cuda" else options.aux_streams
         return device_candidates(spec, name, options.devices, aux_streams=aux)
     if options.threads is not None and options.threads > cores:
         raise SpecError(
@@ -155,7 +197,9 @@ def _step_key(deployment: Deployment, options: BuildOptions) -> str:
             f"deployment {deployment.path}: got no {missing[0]}, expected exported parts. "
             "Run: parnet-deploy export."
         )
-    used = [name for source in _sources(deployment, options) for name in source.files(deployment)]
+    used = [
+        name for source in _all_sources(deployment, options) for name in source.files(deployment)
+    ]
     return step_key(
         version=BUILD_VERSION,
         plan_schema=PLAN_SCHEMA,

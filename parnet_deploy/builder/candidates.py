@@ -14,6 +14,7 @@ from ..spec import ModelSpec
 from .precisions import FLOAT32
 from .predict import predict
 
+DEFAULT_BACKEND = "onnxruntime"
 PLACEMENTS = ("auto", "one", "one-aux", "streams", "recompute")
 CPU_PLACEMENTS = ("auto", "one", "streams")
 _SEVERAL = {"streams": streams, "recompute": recompute}
@@ -26,6 +27,8 @@ class Candidate:
     ``threads`` is how many cores they may use (None: every usable one; on GPUs it means nothing).
     ``aux_streams`` is how many cuda_streams one engine may use besides its own. ``on_cpu`` says
     which of the two its label tells. ``precision`` is that of the graphs it is built from.
+    ``backend`` runs the engines (None: the one of the build); of a mixed candidate ``backends``
+    gives each segment's.
     """
 
     placement: Placement
@@ -33,6 +36,8 @@ class Candidate:
     aux_streams: int = 0
     on_cpu: bool = True
     precision: str = FLOAT32.precision
+    backend: str | None = None
+    backends: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -60,7 +65,30 @@ class Candidate:
             where = f"device{plural} {','.join(map(str, self.devices))}"
         aux = f", {self.aux_streams} auxiliary stream(s)" if self.aux_streams else ""
         lower = "" if self.precision == FLOAT32.precision else f", {self.precision}"
-        return f"{self.placement.name}, {where}{aux}{lower}"
+        told = "" if self.backend in (None, DEFAULT_BACKEND) else f", {self.backend}"
+        mix = f" ({self.mix})" if self.backends else ""
+        return f"{self.placement.name}, {where}{aux}{lower}{told}{mix}"
+
+    @property
+    def mix(self) -> str:
+        """Of a mixed candidate, what runs on which backend."""
+        homes: dict[str, list[str]] = {}
+        for segment, backend in self.backends:
+            homes.setdefault(backend, []).append(segment)
+        return "; ".join(f"{name}: {', '.join(segments)}" for name, segments in homes.items())
+
+    @property
+    def conversions(self) -> int:
+        """How many tensors pass from an engine of one backend to one of another."""
+        home, makers = dict(self.backends), dict[str, str]()
+        found = set()
+        for segment in self.placement.segments:
+            for tensor in segment.inputs:
+                maker = makers.get(tensor)
+                if maker is not None and home.get(maker) != home.get(segment.name):
+                    found.add((tensor, home.get(segment.name)))
+            makers |= dict.fromkeys(segment.outputs, segment.name)
+        return len(found)
 
     @property
     def single(self) -> bool:
@@ -76,6 +104,9 @@ class Candidate:
             "aux_streams": self.aux_streams,
             "threads": self.threads,
             "precision": self.precision,
+            **({} if self.backend is None else {"backend": self.backend}),
+            **({"backends": dict(self.backends)} if self.backends else {}),
+            **({"conversions": self.conversions} if self.backends else {}),
         }
 
 

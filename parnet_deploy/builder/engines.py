@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from ..input_size import InputSize
 from ..placement import Segment
 from ..spec import ModelSpec
 from ..steps import Progress
+from .convert.convert import Item, convert_graphs
 from .tensorrt.engine import build_engine
 from .tensorrt.job import TensorRtOptions
 from .tensorrt.profiles import segment_profiles
@@ -28,6 +30,7 @@ class EngineOrder:
     max_batch: int
     options: TensorRtOptions
     folder: Path
+    precision: str
     on_stage: Progress
 
 
@@ -35,18 +38,22 @@ class EngineKind(NamedTuple):
     """How a backend's engines are made, and the ending of their files."""
 
     suffix: str
-    make: Callable[[EngineOrder, Path], dict[str, Any]]
+    make: Callable[[Sequence[tuple[EngineOrder, Path]]], list[dict[str, Any]]]
 
 
-def make_engine(backend: str, order: EngineOrder) -> dict[str, Any]:
-    """Write ``<segment><suffix>`` into the order's folder and return the record of its making.
+def make_engines(backend: str, orders: Sequence[EngineOrder]) -> dict[str, dict[str, Any]]:
+    """Write ``<segment><suffix>`` into each order's folder.
+
+    Returns: The record of its making by segment.
 
     Raises:
         EngineBuildError: The backend cannot build it; its log is quoted.
         OutOfMemoryError: The device has too little memory to build it.
         DeviceUnavailableError: There is no such device.
     """
-    return ENGINES[backend].make(order, order.folder / engine_file(backend, order.segment))
+    wanted = [(order, order.folder / engine_file(backend, order.segment)) for order in orders]
+    records = ENGINES[backend].make(wanted)
+    return {order.segment.name: record for order, record in zip(orders, records, strict=True)}
 
 
 def engine_file(backend: str, segment: Segment) -> str:
@@ -75,11 +82,27 @@ def _build_plan(order: EngineOrder, output: Path) -> dict[str, Any]:
     )
 
 
-_GRAPH = EngineKind(".onnx", _write_graph)
+def _convert(backend: str, wanted: Sequence[tuple[EngineOrder, Path]]) -> list[dict[str, Any]]:
+    """What another engine of the CPU reads, all of it converted in one child process."""
+    items = [Item(order.segment.name, order.graph, output) for order, output in wanted]
+    return convert_graphs(items, backend=backend, precision=wanted[0][0].precision)
+
+
+def _each(
+    make: Callable[[EngineOrder, Path], dict[str, Any]],
+    wanted: Sequence[tuple[EngineOrder, Path]],
+) -> list[dict[str, Any]]:
+    return [make(order, output) for order, output in wanted]
+
+
+_GRAPH = EngineKind(".onnx", partial(_each, _write_graph))
 ENGINES: dict[str, EngineKind] = {
-    "tensorrt": EngineKind(".plan", _build_plan),
+    "tensorrt": EngineKind(".plan", partial(_each, _build_plan)),
     "onnxruntime-cuda": _GRAPH,
     "onnxruntime": _GRAPH,
+    "openvino": EngineKind(".openvino", partial(_convert, "openvino")),
+    "mnn": EngineKind(".mnn", partial(_convert, "mnn")),
+    "ncnn": EngineKind(".ncnn", partial(_convert, "ncnn")),
     "fake": _GRAPH,
 }
 """How the engines of each backend are made."""

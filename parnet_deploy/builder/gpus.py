@@ -9,9 +9,10 @@ from importlib.util import find_spec
 
 from ..errors import BackendError, DeviceUnavailableError
 from ..machine.gpus import probe_gpus, read_gpus
-from ..runtime.backend import backend_rank
+from ..plan import MIXED
+from ..runtime.backend import backend_rank, is_installed
 from ..runtime.tensorrt.plan_fit import check_same_kind
-from .options import BuildOptions
+from .options import AUTO_BACKEND, CPU_BACKENDS, BuildOptions
 
 GPU_BACKENDS = ("tensorrt", "onnxruntime-cuda")
 """Those that run on GPUs, the best first."""
@@ -31,7 +32,13 @@ def choose_backend(options: BuildOptions) -> BuildOptions:
     """
     chosen = options if options.backend else replace(options, backend=_best(options))
     assert chosen.backend is not None
-    backend_rank(chosen.backend)
+    if chosen.backend != AUTO_BACKEND:
+        backend_rank(chosen.backend)
+    if chosen.backend == MIXED:
+        raise BackendError(
+            f"backend: got {MIXED}, expected one that is built. Use --backend {AUTO_BACKEND}: it "
+            "mixes backends where that is faster."
+        )
     if chosen.backend in GPU_BACKENDS:
         missing = what_is_missing(chosen.backend)
         if missing:
@@ -40,8 +47,8 @@ def choose_backend(options: BuildOptions) -> BuildOptions:
         if chosen.backend == "tensorrt":
             facts = {gpu.ordinal: gpu.to_json() for gpu in read_gpus().gpus}
             check_same_kind({ordinal: facts[ordinal] for ordinal in chosen.devices})
-    elif chosen.backend == "onnxruntime" and options.gpus:
-        why = probe_gpus()[1] or "the backend onnxruntime runs on the CPU"
+    elif chosen.backend in (AUTO_BACKEND, *CPU_BACKENDS) and options.gpus:
+        why = probe_gpus()[1] or f"the backend {chosen.backend} runs on the CPU"
         raise _unavailable(options, why)
     chosen.check_backend()
     return chosen
@@ -79,6 +86,11 @@ def what_is_missing(backend: str) -> str:
     except BackendError as error:
         return f"{backend} cannot be used: {error}"
     return ""
+
+
+def installed_backends() -> tuple[str, ...]:
+    """The backends of the CPU whose package is here, the one that always works first."""
+    return tuple(filter(is_installed, CPU_BACKENDS))
 
 
 def check_ordinals(asked: Sequence[int], count: int) -> None:

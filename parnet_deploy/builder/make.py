@@ -15,19 +15,21 @@ from ..deployment import Deployment
 from ..errors import BackendError, CheckFailedError, DeploymentError
 from ..input_size import InputSize
 from ..machine.describe import describe_machine
-from ..placement import Placement
 from ..plan import Plan
 from ..reference import Reference, random_image
-from ..runtime.session import Runtime
 from ..spec import IMAGE, LOGITS, ModelSpec
 from ..steps import Progress, read_reference
 from .candidates import Candidate
-from .engines import EngineOrder, engine_file, make_engine
+from .engines import EngineOrder, engine_file, make_engines
 from .onnx_merge import merge_segment
 from .options import BuildOptions
-from .planner import Built, LeftOut, engine_files
+from .planner import Built, LeftOut
 from .precisions import Source
-from .verify import Arrays, part_values, verify_engines, verify_whole
+from .prove import Proof, prove_in_child, prove_plan
+from .verify import part_values
+
+CHILD_BACKENDS = ("openvino", "mnn", "ncnn", "mixed")
+"""Backends whose engines were converted: a library's mistake in one must not end the build."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class Material:
 
     source: Source
     graphs: Mapping[str, onnx.ModelProto]
-    proofs: Sequence[tuple[Reference, Arrays]]
+    proofs: Sequence[Proof]
 
 
 @dataclass(kw_only=True)
@@ -49,9 +51,7 @@ class Workshop:
     materials: Mapping[str, Material]
     folder: Path
     on_stage: Progress
-    finished: dict[tuple[Placement, int, str], tuple[Path, dict[str, Any]]] = field(
-        default_factory=dict
-    )
+    finished: dict[tuple[object, ...], tuple[Path, dict[str, Any]]] = field(default_factory=dict)
 
     def build_all(self, candidates: Sequence[Candidate]) -> tuple[list[Built], list[LeftOut]]:
         """Build what can be built.
@@ -60,6 +60,13 @@ class Workshop:
             BackendError: None can be built; the reason is that of the simplest.
             CheckFailedError: The same for a proof.
         """
+        built, left_out = self.try_all(candidates)
+        if not built:
+            raise left_out[0].error
+        return built, left_out
+
+    def try_all(self, candidates: Sequence[Candidate]) -> tuple[list[Built], list[LeftOut]]:
+        """Build what can be built, which may be nothing."""
         built: list[Built] = []
         left_out: list[LeftOut] = []
         for candidate in candidates:
@@ -67,8 +74,6 @@ class Workshop:
                 built.append(self.build(candidate))
             except (BackendError, CheckFailedError) as error:
                 left_out.append(LeftOut(candidate=candidate, error=error))
-        if not built:
-            raise left_out[0].error
         return built, left_out
 
     def build(self, candidate: Candidate) -> Built:
@@ -77,19 +82,25 @@ class Workshop:
         folder, records = self._engines(candidate)
         plan = self._plan(candidate, records)
         self.on_stage(f"proving {candidate.label}")
-        checks = self._prove(plan, folder, self.materials[candidate.precision])
+        checks = self._prove(plan, folder, self._material(candidate))
         plan = replace(plan, made={**plan.made, "checks": checks})
         return Built(candidate=candidate, plan=plan, folder=folder)
 
     def _engines(self, candidate: Candidate) -> tuple[Path, dict[str, Any]]:
         """Engine files and their records; candidates may differ in threads only and share them."""
-        key = (candidate.placement, candidate.aux_streams, candidate.precision)
+        homes = self._homes(candidate)
+        key = (
+            candidate.placement,
+            candidate.aux_streams,
+            candidate.precision,
+            tuple(homes.items()),
+        )
         if key not in self.finished:
             folder = self.folder / str(len(self.finished))
             folder.mkdir(exist_ok=True)
-            records = {}
+            orders: dict[str, list[EngineOrder]] = {}
             for segment in candidate.placement.segments:
-                graphs = self.materials[candidate.precision].graphs
+                graphs = self._material(candidate).graphs
                 merged = merge_segment(segment, self.spec, graphs)
                 order = EngineOrder(
                     graph=merged.SerializeToString(deterministic=True),
@@ -99,46 +110,58 @@ class Workshop:
                     max_batch=self.options.max_batch,
                     options=self.options.tensorrt(candidate.aux_streams),
                     folder=folder,
+                    precision=candidate.precision,
                     on_stage=self.on_stage,
                 )
-                records[segment.name] = make_engine(self._backend, order)
+                orders.setdefault(homes[segment.name], []).append(order)
+            records: dict[str, Any] = {}
+            for backend, some in orders.items():
+                records |= make_engines(backend, some)
             self.finished[key] = (folder, records)
         return self.finished[key]
 
-    @property
-    def _backend(self) -> str:
-        assert self.options.backend is not None  # ``choose_backend`` has filled it in
-        return self.options.backend
+    def _backend(self, candidate: Candidate) -> str:
+        found = candidate.backend or self.options.backend
+        assert found is not None  # ``choose_backend`` has filled it in
+        return found
+
+    def _material(self, candidate: Candidate) -> Material:
+        return self.materials[candidate.precision]
+
+    def _homes(self, candidate: Candidate) -> dict[str, str]:
+        """The backend of each segment."""
+        backend = self._backend(candidate)
+        same = {segment.name: backend for segment in candidate.placement.segments}
+        return dict(candidate.backends) or same
 
     def _plan(self, candidate: Candidate, records: Mapping[str, Any]) -> Plan:
-        segments = candidate.placement.segments
+        segments, homes = candidate.placement.segments, self._homes(candidate)
         return Plan(
-            backend=self._backend,
+            backend=self._backend(candidate),
+            backends=dict(candidate.backends),
             placement=candidate.placement,
             input_size=self.input_size,
             max_batch=self.options.max_batch,
-            engines={s.name: engine_file(self._backend, s) for s in segments},
+            engines={s.name: engine_file(homes[s.name], s) for s in segments},
             precision=candidate.precision,
             threads=candidate.threads,
             made={
                 "built": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
                 "machine": describe_machine(),
                 "parnet_deploy": __version__,
-                "tolerance": self.materials[candidate.precision].source.tolerance,
+                "tolerance": self._material(candidate).source.tolerance,
                 "aux_streams": candidate.aux_streams,
                 "engines": dict(records),
             },
         )
 
     def _prove(self, plan: Plan, folder: Path, material: Material) -> list[dict[str, Any]]:
-        files, limit = engine_files(plan, folder), material.source.tolerance
-        checks = []
-        for _, values in material.proofs:
-            checks += verify_engines(self.spec, plan, files, values, tolerance=limit)
-        with Runtime.from_plan(self.spec, plan, files) as runtime:
-            for reference, _ in material.proofs:
-                image, logits, batch = reference.image, reference.logits, plan.max_batch
-                checks += verify_whole(runtime, image, logits, max_batch=batch, tolerance=limit)
+        """What was compared. Engines that may end a process are opened in one of their own."""
+        limit = material.source.tolerance
+        if plan.backend in CHILD_BACKENDS:
+            checks = prove_in_child(self.spec, plan, folder, material.proofs, tolerance=limit)
+        else:
+            checks = prove_plan(self.spec, plan, folder, material.proofs, tolerance=limit)
         return [check.require().to_json() for check in checks]
 
 
@@ -185,12 +208,14 @@ def exported_size(deployment: Deployment) -> InputSize:
     return deployment.input_size
 
 
-def _references(deployment: Deployment, source: Source) -> list[tuple[Reference, Arrays]]:
+def _references(deployment: Deployment, source: Source) -> list[Proof]:
     """What to prove engines on: the stored reference; for a range of sizes, others by the parts."""
     size, spec = deployment.input_size, deployment.spec
     reference = read_reference(deployment, source.reference)
-    found = [(reference, part_values(deployment, reference.image, source))]
+    values = part_values(deployment, reference.image, source)
+    found = [Proof(reference=reference, values=values)]
     for height, width in size.corners[1:] if size else ():
         values = part_values(deployment, random_image(spec, height, width), source)
-        found.append((Reference(image=values[IMAGE], logits=values[LOGITS]), values))
+        whole = Reference(image=values[IMAGE], logits=values[LOGITS])
+        found.append(Proof(reference=whole, values=values))
     return found

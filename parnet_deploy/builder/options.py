@@ -10,6 +10,10 @@ from ..errors import SpecError
 from .precisions import check_precision
 from .tensorrt.job import TensorRtOptions
 
+AUTO_BACKEND = "auto"
+"""The fastest backend of the CPU that is installed, or a mix where that is faster."""
+CPU_BACKENDS = ("onnxruntime", "openvino", "mnn", "ncnn")
+"""Those that run on the CPU; the first always works."""
 AUX_PLACEMENTS = ("auto", "one-aux")
 AUX_BACKENDS = ("tensorrt", "fake")
 TENSORRT_ONLY = ("optimization_level", "workspace_mib", "hardware_compatibility")
@@ -77,8 +81,9 @@ class BuildOptions:
         Raises:
             SpecError: With what to leave out.
         """
-        heed = {name: ("tensorrt",) for name in TENSORRT_ONLY} | {"aux_streams": AUX_BACKENDS}
-        heed["threads"] = ("onnxruntime", "fake")
+        heed: dict[str, tuple[str, ...]] = dict.fromkeys(TENSORRT_ONLY, ("tensorrt",))
+        heed["aux_streams"] = AUX_BACKENDS
+        heed["threads"] = (AUTO_BACKEND, *CPU_BACKENDS, "fake")
         for name, backends in heed.items():
             value = getattr(self, name)
             if value is not None and self.backend not in backends:

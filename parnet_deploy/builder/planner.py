@@ -51,10 +51,14 @@ def engine_files(plan: Plan, folder: Path) -> dict[str, Path]:
     return {segment: folder / file for segment, file in plan.engines.items()}
 
 
+Measure = Callable[[ModelSpec, Sequence[Built], Progress], tuple[dict[str, Latency], list[LeftOut]]]
+"""Times candidates alternated: the latencies of those that run, by label, and the others."""
+
+
 def choose_fastest(
     spec: ModelSpec,
     built: Sequence[Built],
-    image: NDArray[np.float32],
+    measure: Measure,
     on_stage: Progress,
     left_out: Sequence[LeftOut] = (),
 ) -> tuple[Built, Mapping[str, Any]]:
@@ -63,7 +67,7 @@ def choose_fastest(
     Args:
         spec: The network.
         built: Candidates, the simplest first, one engine before several.
-        image: What to run, (1, C, H, W).
+        measure: How: ``measure_together`` or in fresh processes.
         on_stage: Called with what is being done, for progress.
         left_out: Candidates that stand in the table with the reason.
 
@@ -74,7 +78,7 @@ def choose_fastest(
     """
     labels = [item.candidate.label for item in built]
     on_stage(f"measuring {'; '.join(labels) if len(labels) < 4 else f'{len(labels)} candidates'}")
-    latencies, failed = _measure(spec, built, image)
+    latencies, failed = measure(spec, built, on_stage)
     kept = [item for item in built if item.candidate.label in latencies]
     if not kept:
         raise failed[0].error
@@ -163,10 +167,17 @@ def _bound(candidates: Sequence[Candidate], spec: ModelSpec, size: InputSize) ->
     return {"bound": best_possible(spec, size, len(devices)).to_json()} if devices else {}
 
 
-def _measure(
-    spec: ModelSpec, built: Sequence[Built], image: NDArray[np.float32]
+def measure_together(
+    spec: ModelSpec, built: Sequence[Built], on_stage: Progress, *, image: NDArray[np.float32]
 ) -> tuple[dict[str, Latency], list[LeftOut]]:
-    """Latencies of the candidates that run, all of them open side by side."""
+    """Latencies of the candidates that run, all of them open side by side in this process.
+
+    Args:
+        spec: The network.
+        built: Candidates of one backend.
+        on_stage: Not called.
+        image: What to run, (1, C, H, W).
+    """
     failed = []
     with ExitStack() as stack:
         arms: dict[str, Callable[[], object]] = {}

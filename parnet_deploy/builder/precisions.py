@@ -7,7 +7,7 @@ of that graph, so kernels that saturate on another machine are noticed there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..compare import ENGINE_TOLERANCE
 from ..deployment import Deployment
@@ -17,14 +17,26 @@ from ..reference import REFERENCE
 
 AUTO = "auto"
 ASKED = (*PRECISIONS, AUTO)
-TOLERANCES = {"fp32": ENGINE_TOLERANCE, "fp16": 2e-2, "int8": 3e-2}
+TOLERANCES = {"fp32": ENGINE_TOLERANCE, "fp16": 2e-2, "bf16": 2e-2, "int8": 3e-2}
 """Of an engine against its own graph, relative to the largest value.
 
 In lower precision a value that lies on the border of two codes may fall to either side, and does
 so differently in other kernels. Measured for INT8 on ONNX Runtime: up to 8e-3 of the largest logit.
+bfloat16 is no property of a graph but of kernels: those engines are held against float32.
 """
-_INT8 = {"onnxruntime": "int8-cpu", "fake": "int8-cpu", "tensorrt": "int8-trt"}
+_INT8 = {
+    "onnxruntime": "int8-cpu",
+    "openvino": "int8-cpu",
+    "mixed": "int8-cpu",
+    "fake": "int8-cpu",
+    "tensorrt": "int8-trt",
+}
 """The form of INT8 that a backend wants; the others have no integer kernels for convolutions."""
+_INT8_ASKED = ("onnxruntime", "openvino", "tensorrt")
+_NO_FP16 = ("mnn", "ncnn")
+"""Backends whose converters take float32 graphs alone."""
+_BF16 = ("openvino",)
+"""Backends that can be told to compute a float32 graph in bfloat16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +82,16 @@ def find_sources(deployment: Deployment, backend: str, precision: str) -> tuple[
         return (FLOAT32, *there)
     source = _source(backend, precision)
     if source is None:
+        able, instead = {
+            "bf16": (_BF16, "fp32"),
+            "int8": (_INT8_ASKED, "fp32"),
+            "fp16": (_INT8_ASKED, "fp32"),
+        }[precision]
         raise SpecError(
             f"precision: got {precision} with backend {backend}, which has no kernels for it, "
-            f"expected backend {' or '.join(_INT8)}. Leave out --backend, or use --precision fp16."
+            f"expected backend {' or '.join(able)}. Choose one, or use --precision {instead}."
         )
-    if source is not FLOAT32 and source.step not in deployment.steps:
+    if source.step != FLOAT32.step and source.step not in deployment.steps:
         target = source.folder.removeprefix("onnx-")
         raise _not_calibrated(deployment, source.folder, f"IMAGES --precision {target}")
     return (source,)
@@ -105,8 +122,10 @@ def check_precision(precision: str) -> None:
 def _source(backend: str, precision: str) -> Source | None:
     if precision == "fp32":
         return FLOAT32
+    if precision == "bf16":
+        return replace(FLOAT32, precision=precision) if backend in _BF16 else None
     target = _INT8.get(backend) if precision == "int8" else precision
-    if target is None:
+    if target is None or (precision == "fp16" and backend in _NO_FP16):
         return None
     folder = f"onnx-{target}"
     return Source(

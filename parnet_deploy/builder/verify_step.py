@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..compare import ENGINE_TOLERANCE, Parity, compare
 from ..deployment import Deployment, step_key
-from ..errors import CheckFailedError, DeploymentError
+from ..errors import BackendError, CheckFailedError, DeploymentError, MissingExtraError
 from ..runtime.choose import order_plans, read_plan
 from ..runtime.session import Runtime
 from ..signing.trust import open_trusted
@@ -68,7 +68,14 @@ def verify_to_deployment(
         limit = source.tolerance
         reference = read_reference(deployment, source.reference)
         values = part_values(deployment, reference.image, source)
-        checks = verify_engines(deployment.spec, files.plan, files.engines, values, tolerance=limit)
+        try:
+            checks = verify_engines(
+                deployment.spec, files.plan, files.engines, values, tolerance=limit
+            )
+        except MissingExtraError as error:
+            raise BackendError(
+                f"plan {key}: {error} Or leave it out: parnet-deploy verify --plan NAME."
+            ) from error
         _require(checks, key)
         with Runtime.open(directory, plan=key) as runtime:
             image, logits, batch = reference.image, reference.logits, runtime.max_batch

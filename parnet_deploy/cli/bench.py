@@ -26,15 +26,17 @@ Examples:
   parnet-deploy bench digits --vs torch --budget 60 --batch 4
   parnet-deploy bench digits --vs none --mode paced --rate 15
   parnet-deploy bench digits --vs onnxruntime,resnet34,engines/other
+  parnet-deploy bench digits --vs onnxruntime-fp32-auto,openvino,mnn,ncnn
   parnet-deploy bench --timeline
   parnet-deploy bench --compare before.json
   parnet-deploy bench --sweep batch,threads
   parnet-deploy bench small --variant medium --variant large
 
 \b
-NAMES: torch, torch-compile, onnxruntime, openvino, resnet18, resnet34,
-resnet50, resnet101, or the directory of another deployment. ResNets have
-random weights, the classes and the input size of the deployment.
+NAMES: torch, torch-compile, onnxruntime, openvino, mnn, ncnn, resnet18, resnet34, resnet50,
+resnet101, the key of another plan, or the directory of another deployment. mnn and ncnn are the
+newest plans of those backends. ResNets have random weights, the classes and the input size of the
+deployment.
 
 \b
 JSON: deployment, name, skipped, report: schema, written, environment, subject, rounds (by mode),

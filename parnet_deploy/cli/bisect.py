@@ -10,6 +10,7 @@ import click
 from rich.console import RenderableType
 from rich.text import Text
 
+from ..plan import asked_backend
 from . import render
 from .chain import needs
 from .options import Common
@@ -56,7 +57,8 @@ def _draw(common: Common, directory: Path, found: Mapping[str, Bisection]) -> li
     bad = [key for key, bisection in found.items() if bisection]
     name = common.argument(directory)
     if bad:
-        again = f"parnet-deploy build {name} --backend {found[bad[0]].backend} --rebuild"
+        backend = asked_backend(bad[0], found[bad[0]].backend)
+        again = f"parnet-deploy build {name} --backend {backend} --rebuild"
         step = render.next_step((again, "make the engine again from its graph"))
     else:
         step = render.next_step((f"parnet-deploy bench {name}", "how fast, beside what"))
@@ -74,7 +76,10 @@ def sentence(found: Bisection) -> str:
     if found.engine is None:
         return "every engine alone is right, and the whole is not: look at copies and their order."
     if found.layer is None or found.part is None:
-        return f"engine {found.engine} is wrong, and none of its layers is."
+        inside = (
+            "none of its layers is" if found.part is None else f"{found.part} is where it begins"
+        )
+        return f"engine {found.engine} is wrong, and {inside}."
     cause = "its graph was changed" if found.differs else "its graph is right, the kernel is not"
     return f"{found.part} leaves the reference at {found.layer.name} ({found.layer.op}): {cause}."
 
@@ -85,8 +90,10 @@ def _rows(found: Bisection) -> list[tuple[str, str | Text]]:
     rows: list[tuple[str, str | Text]] = []
     if found.engine is not None:
         rows.append(("engine", found.engine))
+    if found.part is not None:
+        rows.append(("part", found.part))
     if found.layer is not None:
-        rows += [("part", found.part or ""), ("block", found.layer.block)]
+        rows.append(("block", found.layer.block))
         rows.append(("tensor", found.layer.output))
     if found.error is not None and found.limit is not None:
         rows.append(("error", f"{render.error_text(found.error)}, limit {found.limit:.0e}"))

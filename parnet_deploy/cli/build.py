@@ -21,6 +21,7 @@ _EPILOG = """\b
 Examples:
   parnet-deploy build
   parnet-deploy build digits --placement streams --threads 2
+  parnet-deploy build --backend auto        (after pip install 'parnet-deploy[openvino,mnn,ncnn]')
   parnet-deploy build --gpus 0,1,2
   parnet-deploy build --gpus 0,0,0 --placement streams
   parnet-deploy build --gpus 0,1,2 --backend fake
@@ -29,13 +30,19 @@ Examples:
 \b
 JSON: deployment, name, skipped, report (plan, backend, placement, engines, threads, input_size,
 max_batch, precision, measured, made). measured: median_ms, candidates (placement, devices,
-aux_streams, threads, median_ms, p99_ms, ratio, predicted, left_out, chosen), bound, note.
+aux_streams, threads, backend, backends, conversions, median_ms, p99_ms, ratio, predicted, left_out,
+chosen), bound, note.
 """
 
 
 @click.command(epilog=_EPILOG)
 @deployment_argument
-@click.option("--backend", help="What runs the engines.  [default: the best this machine has]")
+@click.option(
+    "--backend",
+    help="What runs the engines; auto takes the fastest backend of the CPU that is installed "
+    "(onnxruntime, openvino, mnn, ncnn), or a mix of them.  [default: the best for GPUs here, "
+    "else onnxruntime]",
+)
 @click.option(
     "--placement",
     type=click.Choice(["auto", "one", "one-aux", "streams", "recompute"]),
@@ -53,10 +60,11 @@ aux_streams, threads, median_ms, p99_ms, ratio, predicted, left_out, chosen), bo
 @click.option("--threads", type=int, help="Cores for the engines.  [default: every usable one]")
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "int8", "auto"]),
+    type=click.Choice(["fp32", "fp16", "bf16", "int8", "auto"]),
     default="fp32",
     show_default=True,
-    help="Of the engines; auto takes the fastest that passed its gates in calibrate.",
+    help="Of the engines; auto takes the fastest that passed its gates in calibrate. bf16: "
+    "OpenVINO on CPUs that multiply bfloat16, held against the float32 reference.",
 )
 @click.option(
     "--max-batch", type=int, default=8, show_default=True, help="Largest batch that will be asked."
@@ -135,8 +143,10 @@ def _draw(common: Common, result: StepResult) -> list[RenderableType]:
 
 
 def _machine(backend: str, machine: Mapping[str, Any]) -> str:
+    from ..runtime.backend import on_host
+
     gpus = [gpu["name"] for gpu in machine["gpus"]]
-    if backend in ("onnxruntime", "fake") or not gpus:
+    if on_host(backend) or not gpus:
         return f"{machine['cpu']}, {machine['cores_usable']} usable cores"
     counts = [f"{gpus.count(name)} {name}" for name in dict.fromkeys(gpus)]
     return f"{', '.join(counts)}; driver {machine['gpu_driver'] or 'unknown'}"

@@ -17,6 +17,7 @@ _NAMES = {
     "one-aux": "One engine with auxiliary streams",
     "streams": "An engine per stream",
     "recompute": "An engine per stream with its own stems",
+    "chain": "Engines one after the other",
 }
 _PREDICTED = (
     "Predicted: by multiply-accumulates, with one engine at a time on a device and free copies."
@@ -61,6 +62,8 @@ def label(row: Row) -> str:
     name = _NAMES.get(row["placement"], row["placement"])
     if row.get("precision", "fp32") != "fp32":
         name = f"{name} in {row['precision']}"
+    if row.get("backend"):
+        name = f"{name} with {_backend(row)}"
     if row["predicted"]:
         plural = "s" if len(row["devices"]) > 1 else ""
         return f"{name} on device{plural} {_devices(row)}"
@@ -71,34 +74,35 @@ def label(row: Row) -> str:
 def _table(rows: Sequence[Row], on_devices: bool) -> RenderableType:
     where = ("devices", ">aux") if on_devices else (">cores",)
     timed = any("ratio" in row for row in rows)
-    figures = (">p50", ">p99", ">ratio", ">95 % interval") if timed else ()
+    differ = [key for key in ("backend", "precision") if len({row.get(key) for row in rows}) > 1]
+    tail = "backend" not in differ  # else the table is wider than a terminal; p99 is in build.json
+    names = (">p50", *((">p99",) if tail else ()), ">ratio", ">95 % interval")
+    figures = names if timed else ()
     predicted = (">predicted",) if on_devices else ()
-    several = len({row.get("precision") for row in rows}) > 1
-    precision = ("precision",) if several else ()
-    found = render.table(*precision, "placement", *where, *figures, *predicted, "")
+    found = render.table(*differ[:1], "placement", *where, *figures, *predicted, "")
     for row in rows:
         if "left_out" in row:
             mark = Text(render.FAILED, style="bad")
         else:
             mark = Text(render.OK if row["chosen"] else "", style="ok")
         found.add_row(
-            *((row["precision"],) if several else ()),
+            *([", ".join(str(row[key]) for key in differ)] if differ else ()),
             row["placement"],
             *((_devices(row), str(row["aux_streams"] or "")) if on_devices else (_cores(row),)),
-            *(_figures(row) if timed else ()),
+            *(_figures(row, tail=tail) if timed else ()),
             *([f"{row['predicted']['ratio']:.2f}"] if on_devices else ()),
             mark,
         )
     return found
 
 
-def _figures(row: Row) -> tuple[str, ...]:
+def _figures(row: Row, *, tail: bool) -> tuple[str, ...]:
     if "ratio" not in row:
-        return ("", "", "", "")
+        return ("", *([""] if tail else ()), "", "")
     ratio = row["ratio"]
     return (
         render.ms_text(row["median_ms"]),
-        render.ms_text(row["p99_ms"]),
+        *([render.ms_text(row["p99_ms"])] if tail else ()),
         f"{ratio['median']:.2f}",
         "" if ratio["low"] == ratio["high"] else f"{ratio['low']:.2f} to {ratio['high']:.2f}",
     )
@@ -116,6 +120,18 @@ def _bound(bound: Mapping[str, Any]) -> Text:
 
 def _devices(row: Row) -> str:
     return ",".join(map(str, row["devices"]))
+
+
+def _backend(row: Row) -> str:
+    """Its backend; of a mix, which engines run on which, and what changes hands between them."""
+    if "backends" not in row:
+        return str(row["backend"])
+    homes: dict[str, list[str]] = {}
+    for segment, backend in row["backends"].items():
+        homes.setdefault(backend, []).append(segment)
+    mix = "; ".join(f"{', '.join(segments)} on {name}" for name, segments in homes.items())
+    count = row["conversions"]
+    return f"{mix} ({count} tensor{'' if count == 1 else 's'} between backends)"
 
 
 def _cores(row: Row) -> str:

@@ -34,10 +34,10 @@ Examples:
 \b
 JSON: deployment, name, written, digest, source, spec, input_size, preprocessing, labels, parts
 (reads, writes, shape, blocks, macs), artifacts (bytes, sha256, step), plans, engines (per plan:
-backend, threads, max_batch, error, engines: segment, parts, device, lane, file, bytes, sha256,
-layers), precision (per plan: null in float32, or precision, target, low_share, counts, layers),
-evidence (step, what, kind, passed, finished, plan, figures), steps, integrity (ok, missing,
-changed, foreign), signature (state: unsigned, unchecked, trusted or refused; key,
+backend, threads, max_batch, error, engines: segment, backend, parts, device, lane, file, bytes,
+sha256, layers, converter), precision (per plan: null in float32, or precision, target, low_share,
+counts, layers), evidence (step, what, kind, passed, finished, plan, figures), steps, integrity (ok,
+missing, changed, foreign), signature (state: unsigned, unchecked, trusted or refused; key,
 required, detail), missing_steps.
 
 \b
@@ -117,7 +117,7 @@ def command(
         *_facts(opened, integrity, signed, missing),
         _graph(opened.spec),
         _parts_table(parts),
-        *draw_plans(opened),
+        *draw_plans(opened, engines),
         *draw_engines(opened.spec, engines),
         *draw_precision(precision, every=layers),
         *draw_evidence(evidence),

@@ -21,15 +21,16 @@ _UNKNOWN = "unknown"
 _GPU = ("tensorrt", "onnxruntime-cuda")
 
 
-def draw_plans(opened: Deployment) -> list[RenderableType]:
-    """One line a plan; which runs where none is named is marked."""
+def draw_plans(opened: Deployment, plans: Mapping[str, PlanEngines]) -> list[RenderableType]:
+    """One line a plan; which runs where none is named is marked, and which cannot is told."""
     if not opened.plans:
         return ["", Text("no plans: nothing was built yet", style="warn")]
     from ..runtime.choose import order_plans
 
+    lacking = {key: needs for key, plan in plans.items() if (needs := _lacking(plan))}
     columns = ("plan~", "placement", ">cores", ">devices", ">p50", "built", "")
     found = render.table(*columns)
-    default = order_plans(opened)[0]
+    default = next((key for key in order_plans(opened) if key not in lacking), None)
     for key in order_plans(opened, simulated=True):
         plan = opened.plans[key]
         on_gpu = plan.get("backend") in _GPU
@@ -37,7 +38,7 @@ def draw_plans(opened: Deployment) -> list[RenderableType]:
         simulated = "simulated" if plan.get("backend") == "fake" else ""
         found.add_row(
             key,
-            Text(render.printable(_placement(plan))),
+            Text(render.printable(_placement(key, plan))),
             "" if on_gpu else "all" if threads is None else str(threads),
             ",".join(map(str, plan.get("devices", [_UNKNOWN]))),
             simulated if median is None else render.ms_text(median),
@@ -45,14 +46,30 @@ def draw_plans(opened: Deployment) -> list[RenderableType]:
             Text(render.OK if key == default else "", style="ok"),
         )
     note = f"{render.OK} runs where no plan is named: the newest of the best backend here"
-    return [render.spaced(found), "", Text(note, style="key")]
+    out = [f"{key} is passed over: {text}" for key, text in lacking.items()]
+    return [render.spaced(found), "", *render.lines("!", "warn", out), Text(note, style="key")]
 
 
-def _placement(plan: Mapping[str, Any]) -> str:
-    """The placement, and the precision where it is a lower one."""
-    precision = plan.get("precision", "fp32")
-    placement = str(plan.get("placement", _UNKNOWN))
-    return placement if precision == "fp32" else f"{placement}, {precision}"
+def _placement(key: str, plan: Mapping[str, Any]) -> str:
+    """The placement, the backend if the key does not tell it, and a lower precision."""
+    words = [str(plan.get("placement", _UNKNOWN))]
+    backend, precision = plan.get("backend"), plan.get("precision", "fp32")
+    if backend is not None and not key.startswith(f"{backend}-"):
+        words.append(str(backend))
+    if precision != "fp32":
+        words.append(str(precision))
+    return ", ".join(words)
+
+
+def _lacking(plan: PlanEngines) -> str:
+    """Which packages of the CPU's backends a plan would need and has not here; empty if none."""
+    from ..runtime.backend import BACKENDS, is_installed, on_host
+
+    backends = sorted({engine.backend for engine in plan.engines})
+    names = [name for name in backends if on_host(name) and not is_installed(name)]
+    extras = ",".join(BACKENDS[name].extra for name in names)
+    install = f"not installed; pip install 'parnet-deploy[{extras}]'"
+    return f"{', '.join(names)} {install}" if names else ""
 
 
 def draw_engines(spec: ModelSpec, plans: Mapping[str, PlanEngines]) -> list[RenderableType]:
@@ -61,6 +78,7 @@ def draw_engines(spec: ModelSpec, plans: Mapping[str, PlanEngines]) -> list[Rend
     drawn: list[RenderableType] = []
     for key, plan in plans.items():
         title = Text("engines of ", style="key").append(render.printable(key), style="bold")
+        title.append(render.printable(_converters(plan)), style="key")
         drawn += ["", render.unfolded(title)]
         if plan.error is None:
             drawn.append(_engines(plan, every))
@@ -69,14 +87,28 @@ def draw_engines(spec: ModelSpec, plans: Mapping[str, PlanEngines]) -> list[Rend
     return drawn
 
 
+def _converters(plan: PlanEngines) -> str:
+    """With what versions engines were converted, where they were."""
+    told = [engine.converter for engine in plan.engines if engine.converter is not None]
+    names = dict.fromkeys(
+        f"{name.replace('_', ' ')} {str(value).partition('-')[0]}"
+        for facts in told
+        for name, value in facts.items()
+    )
+    return f", converted with {', '.join(names)}" if names else ""
+
+
 def _engines(plan: PlanEngines, every: tuple[str, ...]) -> RenderableType:
     more = ("layers by precision~",) if any(engine.layers for engine in plan.engines) else ()
-    found = render.table("device", "engine", "parts~", *more, ">size", "sha256")
+    mixed = len({engine.backend for engine in plan.engines}) > 1
+    home = ("backend",) if mixed else ()
+    found = render.table("device", "engine", *home, "parts~", *more, ">size", "sha256")
     for i, engine in enumerate(plan.engines):
         new = i == 0 or engine.device != plan.engines[i - 1].device
         found.add_row(
             _device(plan, engine) if new else "",
             Text(render.printable(engine.segment)),
+            *((Text(render.printable(engine.backend)),) if mixed else ()),
             "all" if engine.parts == every else Text(render.printable(", ".join(engine.parts))),
             *((_layers(engine),) if more else ()),
             _UNKNOWN if engine.bytes is None else render.bytes_text(engine.bytes),
@@ -115,7 +147,7 @@ def draw_precision(
         table.add_row(
             key,
             found.target or _UNKNOWN,
-            Text(render.printable(counts or f"{_UNKNOWN}: no report")),
+            Text(render.printable(counts or _no_counts(found))),
             share,
             Text(render.printable(kept if found.layers else _UNKNOWN)),
         )
@@ -124,6 +156,12 @@ def draw_precision(
         targets = {found.target or key: found for key, found in lower.items() if found.layers}
         drawn += [render.spaced(_every_layer(name, found)) for name, found in targets.items()]
     return drawn
+
+
+def _no_counts(found: PlanPrecision) -> str:
+    if found.target == "fp32":
+        return f"products in {found.precision}, where the backend has them"
+    return f"{_UNKNOWN}: no report"
 
 
 def _every_layer(target: str, found: PlanPrecision) -> RenderableType:

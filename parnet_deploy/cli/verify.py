@@ -101,10 +101,12 @@ def _lower_text(plans: Sequence[str]) -> str | None:
     """Why images say nothing about plans in lower precision."""
     if not plans:
         return None
-    return (
-        f"{', '.join(plans)}: in lower precision, where single answers may differ; what its gates "
-        "found on images is in reports/precision-*.html"
-    )
+    text = f"{', '.join(plans)}: in lower precision, where single answers may differ"
+    if any("-bf16-" in plan for plan in plans):
+        text += "; how often in bfloat16, parnet-deploy run IMAGES --plan KEY tells"
+    if any("-bf16-" not in plan for plan in plans):
+        text += "; what its gates found on images is in reports/precision-*.html"
+    return text
 
 
 def load_images(directory: Path, paths: Sequence[Path]) -> Images | None:

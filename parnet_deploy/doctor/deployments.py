@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..deployment import Deployment
 from ..errors import ParnetDeployError
-from ..runtime.choose import order_plans
+from ..runtime.choose import order_plans, read_plan
 from ..runtime.session import Runtime
 from ..signing.sign import Signed, examine_signature
 from .finding import Finding
@@ -48,12 +48,16 @@ def _examine(directory: Path, *, deep: bool, unusable: Collection[str]) -> Findi
             fix=f"parnet-deploy build {name}",
         )
     if not deep:
+        out = [f"{key}: {text}" for key in plans if (text := _lacking(opened, key, unusable))]
+        if len(out) == len(plans):
+            return _bad(name, "; ".join(out), f"parnet-deploy build {name}")
         count = f"{len(plans)} plans" if len(plans) > 1 else "one plan"
+        passed_over = "".join(f"; {text}" for text in out)
         return Finding(
             group=GROUP,
             name=name,
             status="ok",
-            detail=f"{count}; {_signed_text(signed)}; --deep opens what is there",
+            detail=f"{count}{passed_over}; {_signed_text(signed)}; --deep opens what is there",
         )
     integrity = opened.verify()
     if not integrity:
@@ -61,9 +65,9 @@ def _examine(directory: Path, *, deep: bool, unusable: Collection[str]) -> Findi
         return _bad(name, f"missing or changed: {bad}", f"parnet-deploy inspect {name}")
     runs, fails = [], []
     for key in plans:
-        backend = str(opened.plans[key].get("backend"))
-        if backend in unusable:  # to open it could crash or hang
-            fails.append(f"{key}: backend {backend} cannot be loaded here")
+        lacking = _lacking(opened, key, unusable)
+        if lacking:  # to open it could crash or hang
+            fails.append(f"{key}: {lacking}")
             continue
         try:
             with Runtime.open(directory, plan=key):
@@ -77,6 +81,16 @@ def _examine(directory: Path, *, deep: bool, unusable: Collection[str]) -> Findi
     if fails:
         return _bad(name, f"{detail}; {'; '.join(fails)}", f"parnet-deploy build {name}")
     return Finding(group=GROUP, name=name, status="ok", detail=detail)
+
+
+def _lacking(opened: Deployment, key: str, unusable: Collection[str]) -> str:
+    """Which backends of a plan cannot be loaded here; empty if none, or if it cannot be read."""
+    try:
+        found = set(read_plan(opened, key).plan.homes.values())
+    except ParnetDeployError:
+        found = {str(opened.plans[key].get("backend"))}
+    names = sorted(found & set(unusable))
+    return f"backend {', '.join(names)} cannot be loaded here" if names else ""
 
 
 def _signed_text(signed: Signed) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..machine.describe import describe_machine
 from ..machine.gpus import GpuReport, read_gpus
-from ..runtime.backend import BACKENDS
+from ..runtime.backend import BACKENDS, is_installed, on_host
 from .conflicts import examine_conflicts
 from .deployments import examine_deployments
 from .finding import Finding
@@ -24,6 +24,7 @@ from .versions import installed
 _LEAST_FREE_MIB = 2048  # a large ParNet with three plans and their reports
 _FOR = {"": "everything", "cpu": "run, bench, verify", "export": "fuse, export, build"}
 _FOR |= {"images": "run, demo", "serve": "serve"}
+_FOR |= {name: "build --backend auto" for name in ("openvino", "mnn", "ncnn")}
 
 
 def examine(engines: Path, *, deep: bool = False) -> Iterator[Finding]:
@@ -86,6 +87,15 @@ def _backends(gpus: GpuReport) -> Iterator[Finding]:
                 status="absent",
                 detail="for NVIDIA GPUs, of which there are none",
                 fix="none needed without a GPU",
+            )
+            continue
+        if on_host(name) and not is_installed(name):
+            yield Finding(
+                group="backends",
+                name=name,
+                status="missing" if name == "onnxruntime" else "absent",
+                detail="not installed",
+                fix=f"pip install 'parnet-deploy[{BACKENDS[name].extra}]'",
             )
             continue
         found = probe_backend(name)

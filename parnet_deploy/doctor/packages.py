@@ -7,6 +7,9 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "cpu": ("onnxruntime|onnxruntime-gpu",),
     "export": ("torch", "onnx", "onnxscript", "safetensors"),
     "images": ("pillow",),
+    "openvino": ("openvino",),
+    "mnn": ("MNN",),
+    "ncnn": ("ncnn",),
     "serve": (
         "uvicorn",
         "httptools",
@@ -19,7 +22,10 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 }
 """Packages by the extra that installs them; "" is what is always there. Of "a|b" one will do."""
 
-DISPENSABLE = ("uvloop",)
+HOST_ENGINES = ("openvino", "MNN", "ncnn")
+"""Other engines of the CPU, beside ONNX Runtime; each has an extra of its own."""
+
+DISPENSABLE = ("uvloop", *HOST_ENGINES)
 """Packages without which everything works."""
 
 TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")

@@ -21,6 +21,8 @@ _CHECKS = {
     "onnxruntime-cuda": ("parnet_deploy.runtime.onnxruntime.cuda_session", "check_provider"),
 }
 """Backends that can be imported and still be of no use: (module, function that says why)."""
+_MODULES = {"mnn": "MNN"}
+"""Modules that are not named like their backend."""
 
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -47,7 +49,7 @@ def probe_backend(name: str, *, limit_s: float = LIMIT_S) -> Probe:
         limit_s: Seconds after which it counts as hanging.
     """
     command = [sys.executable, "-I", "-c", _BOOT, json.dumps(sys.path), name]
-    fix = _REINSTALL.format(module=name.partition("-")[0])
+    fix = _REINSTALL.format(module=_MODULES.get(name, name.partition("-")[0]))
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit_s, check=False
@@ -78,6 +80,8 @@ def _load(name: str) -> Probe:
         return Probe("cannot be loaded", str(error))
     if name == "fake":
         return Probe("simulated devices, for trying and testing")
+    if name == "mixed":
+        return Probe("ready; an engine on each of several backends of the CPU")
     if name == "onnxruntime":
         providers = import_module("onnxruntime").get_available_providers()
         short = (provider.removesuffix("ExecutionProvider") for provider in providers)

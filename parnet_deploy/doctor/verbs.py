@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .finding import Finding
-from .packages import DISPENSABLE, EXTRAS, TENSORRT
+from .packages import DISPENSABLE, EXTRAS, HOST_ENGINES, TENSORRT
 from .versions import installed
 
 GROUP = "verbs"
@@ -14,13 +14,14 @@ GROUP = "verbs"
 _CPU = ("onnxruntime", "onnxruntime-gpu", *TENSORRT)
 _TRAINED = tuple(((name,), "export") for name in EXTRAS["export"])
 _SERVER = tuple(((name,), "serve") for name in EXTRAS["serve"] if name not in DISPENSABLE)
-_ENGINE, _IMAGES = (_CPU, "cpu"), (("pillow",), "images")
+_PROOF, _IMAGES = (_CPU, "cpu"), (("pillow",), "images")
+_ENGINE = ((*_CPU, *HOST_ENGINES), "cpu")
 
 NEEDS: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
     "fuse": _TRAINED,
-    "export": (*_TRAINED, _ENGINE),
-    "calibrate": (*_TRAINED, _ENGINE, _IMAGES),
-    "build": (*_TRAINED, _ENGINE),
+    "export": (*_TRAINED, _PROOF),
+    "calibrate": (*_TRAINED, _PROOF, _IMAGES),
+    "build": (*_TRAINED, _PROOF),
     "verify": ((("onnx",), "export"), _ENGINE),
     "run": (_ENGINE, _IMAGES),
     "bench": (_ENGINE,),
@@ -59,7 +60,9 @@ def _limits(verb: str, machine: Mapping[str, Any], gpus: int) -> str:
         return f"runs here; INT8 on this CPU: {int8_text(isa)}"
     if verb == "build":
         where = f"GPUs {', '.join(map(str, range(gpus)))}" if gpus else "the CPU"
-        return f"runs here, for {where}; --backend fake tries placements on any number of GPUs"
+        more = [name.lower() for name in HOST_ENGINES if installed(name)]
+        auto = f"; --backend auto also measures {', '.join(more)}" if more else ""
+        return f"runs here, for {where}{auto}; --backend fake tries placements on any GPUs"
     if verb == "bench":
         return f"runs here; beside {_arms()}"
     if verb in ("run", "serve"):
@@ -77,7 +80,7 @@ def int8_text(isa: list[str]) -> str:
 
 
 def _arms() -> str:
-    found = [name for name in ("torch", "openvino") if installed(name)]
+    found = [name.lower() for name in ("torch", *HOST_ENGINES) if installed(name)]
     if installed("onnx") and any(map(installed, ("onnxruntime", "onnxruntime-gpu"))):
         found.insert(0, "ResNets")
     return ", ".join(found) or "nothing else: torch, or onnx and onnxruntime, are not installed"

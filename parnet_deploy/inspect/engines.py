@@ -15,14 +15,17 @@ from ..reading import entry, mapping
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """One engine of a plan: the parts it computes, where, and its file.
+    """One engine of a plan: the parts it computes, where, on which backend, and its file.
 
     ``device`` is an ordinal of the backend's devices, ``lane`` the ordered queue on it. ``bytes``
     and ``sha256`` are None if the deployment has no such file. ``layers`` is how many layers
     TensorRT put into each precision, read back from the engine; None for other backends.
+    ``converter`` is what the converter of its backend said of itself, versions above all; None
+    where the graph itself is the engine, or TensorRT's.
     """
 
     segment: str
+    backend: str
     parts: tuple[str, ...]
     device: int
     lane: int
@@ -30,6 +33,7 @@ class Engine:
     bytes: int | None
     sha256: str | None
     layers: Mapping[str, int] | None
+    converter: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,7 @@ def find_engines(deployment: Deployment, key: str) -> PlanEngines:
         found.append(
             Engine(
                 segment=segment.name,
+                backend=plan.homes[segment.name],
                 parts=segment.parts,
                 device=segment.device,
                 lane=segment.lane,
@@ -76,6 +81,7 @@ def find_engines(deployment: Deployment, key: str) -> PlanEngines:
                 bytes=about.get("bytes"),
                 sha256=about.get("sha256"),
                 layers=_layers(entry(plan.made, "engines", segment.name)),
+                converter=mapping(plan.made, "engines", segment.name, "converter") or None,
             )
         )
     return PlanEngines(

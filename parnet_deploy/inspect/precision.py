@@ -1,7 +1,8 @@
 """In which precision each layer of a plan is, as the report of its graphs says.
 
 A plan in float32 has nothing to tell. The report describes the graphs; what TensorRT made of them
-is counted with its engines.
+is counted with its engines. A plan in bfloat16 has the graphs of float32, which no report
+describes: its backend rounds the products.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from ..deployment import Deployment
 from ..reading import number, read_json, rows
 
-FLOAT32 = "fp32"
+FLOAT32, BFLOAT16 = "fp32", "bf16"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,8 @@ class LayerPrecision:
 class PlanPrecision:
     """The layers of a plan in lower precision; none if there is no report of its graphs.
 
-    ``target`` names the graphs: fp16, int8-cpu, int8-trt. ``low_share`` is the share of the
-    multiply-accumulates that are in lower precision.
+    ``target`` names the graphs: fp16, int8-cpu, int8-trt, or fp32 for a plan in bfloat16.
+    ``low_share`` is the share of the multiply-accumulates that are in lower precision.
     """
 
     precision: str
@@ -67,6 +68,8 @@ def find_precision(deployment: Deployment, key: str) -> PlanPrecision | None:
     precision = plan.get("precision", FLOAT32)
     if precision == FLOAT32:
         return None
+    if precision == BFLOAT16:
+        return PlanPrecision(precision=precision, target=FLOAT32, low_share=None, layers=())
     target = _target(deployment, str(plan["step"]), precision)
     report = {} if target is None else read_json(deployment, f"reports/precision-{target}.json")
     layers = tuple(

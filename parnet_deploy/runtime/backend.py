@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import BackendError
@@ -42,10 +43,24 @@ BACKENDS: dict[str, BackendEntry] = {
     "onnxruntime": BackendEntry(
         "parnet_deploy.runtime.onnxruntime.cpu:OnnxRuntimeBackend", "cpu", rank=20, family="cpu"
     ),
+    "openvino": BackendEntry(
+        "parnet_deploy.runtime.openvino.backend:OpenVinoBackend", "openvino", rank=20, family="cpu"
+    ),
+    "mnn": BackendEntry("parnet_deploy.runtime.mnn:MnnBackend", "mnn", rank=20, family="cpu"),
+    "ncnn": BackendEntry("parnet_deploy.runtime.ncnn:NcnnBackend", "ncnn", rank=20, family="cpu"),
+    "mixed": BackendEntry("parnet_deploy.runtime.mixed:MixedBackend", "cpu", rank=20, family="cpu"),
     "fake": BackendEntry(
         "parnet_deploy.runtime.fake.backend:FakeBackend", "cpu", rank=90, family="fake"
     ),
 }
+_PACKAGES = {
+    "onnxruntime": "onnxruntime",
+    "onnxruntime-cuda": "onnxruntime",
+    "openvino": "openvino",
+    "mnn": "MNN",
+    "ncnn": "ncnn",
+}
+"""The module that a backend imports, where one is enough to tell."""
 
 
 def on_host(backend: str) -> bool:
@@ -136,6 +151,24 @@ def device_family(name: str) -> str:
         BackendError: There is no backend of this name.
     """
     return _entry(name).family
+
+
+def extras_of(plan: Plan) -> tuple[str, ...]:
+    """The extras with which a machine can run a plan.
+
+    Raises:
+        BackendError: It names a backend that there is not.
+    """
+    return tuple(sorted({_entry(name).extra for name in plan.homes.values()}))
+
+
+def is_installed(name: str) -> bool:
+    """Whether the package of a backend can be found here; it is not imported, so it may be broken.
+
+    Backends without a package of their own count as installed.
+    """
+    module = _PACKAGES.get(name)
+    return module is None or find_spec(module) is not None
 
 
 def _entry(name: str) -> BackendEntry:

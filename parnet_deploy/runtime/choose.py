@@ -50,6 +50,9 @@ def order_plans(
 ) -> tuple[str, ...]:
     """Keys of the plans to try, the best first: by rank of the backend, then the newest.
 
+    A plan in bfloat16 comes behind the others of its rank: no images have judged it, so it runs
+    where it is named, or where there is nothing else.
+
     Medians of different builds are not compared: they were measured under different load. Within
     one build the builder has compared them. Simulated plans count only if asked for, by name or
     by ``simulated``, or if there are no others.
@@ -93,7 +96,7 @@ def order_plans(
         return str(step["finished"]), str(chosen[name].get("built", ""))
 
     newest = sorted(chosen, key=made, reverse=True)
-    return tuple(sorted(newest, key=lambda name: _rank(chosen[name])))
+    return tuple(sorted(newest, key=lambda name: (_rank(chosen[name]), _unjudged(chosen[name]))))
 
 
 def read_plan(deployment: Deployment, key: str, *, packed_devices: bool = False) -> PlanFiles:
@@ -138,6 +141,10 @@ def _rank(about: Mapping[str, Any]) -> float:
     if not isinstance(name, str) or name not in BACKENDS:
         return math.inf
     return BACKENDS[name].rank
+
+
+def _unjudged(about: Mapping[str, Any]) -> bool:
+    return about.get("precision") == "bf16"
 
 
 def none_runs(deployment: Deployment, reasons: Mapping[str, str]) -> BackendError:

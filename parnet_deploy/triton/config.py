@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..input_size import InputSize
 from ..plan import Plan
+from ..runtime.backend import extras_of
 from ..spec import IMAGE, LOGITS
 from .source import Source
 from .text_format import Message, Value, Word, render_comment, render_message
@@ -149,10 +150,11 @@ def _about(source: Source) -> str:
         f"{deployment.digest}.",
     ]
     if options.kind == "python":
+        extras = ",".join((*extras_of(source.plan), "images"))
         lines += [
             f"Plan: {options.plan or 'the best one that the serving machine can run'}.",
-            "Triton's Python must have parnet_deploy with what the plan needs:",
-            "pip install 'parnet-deploy[cpu,images]' (or [gpu,images]).",
+            f"Triton's Python must have parnet_deploy with what {source.found.key} needs:",
+            f"pip install 'parnet-deploy[{extras}]'.",
         ]
     else:
         lines.append(f"Plan: {source.found.key}, precision {source.plan.precision}.")

@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parnet_deploy.bench.arms.arm import ArmSpec
 from parnet_deploy.bench.bench_step import BenchOptions, bench_to_deployment
-from parnet_deploy.bench.contest.contest import MIN_SAMPLES, Contest
 from parnet_deploy.bench.report.evidence import gather
 from parnet_deploy.bench.result import (
     BENCH_PAGE,
@@ -20,9 +18,11 @@ from parnet_deploy.bench.result import (
     YARDSTICK,
     BenchReport,
 )
-from parnet_deploy.bench.statistics import LEAST_ROUNDS
 from parnet_deploy.bench.sweep import SweepOptions
 from parnet_deploy.builder.build import BuildOptions, build_to_deployment
+from parnet_deploy.contest.arm import ArmSpec
+from parnet_deploy.contest.contest import MIN_SAMPLES, Contest
+from parnet_deploy.contest.order import LEAST_ROUNDS
 from parnet_deploy.deployment import Deployment
 from parnet_deploy.errors import CheckFailedError, SpecError
 from parnet_deploy.export.export_step import export_to_deployment
@@ -46,7 +46,7 @@ def built(built_once: Path, tmp_path: Path) -> Path:
 
 
 def toy(name: str, function: str, **options: object) -> ArmSpec:
-    return ArmSpec(name=name, entry=f"tests.bench.contest.toy_arms:{function}", options=options)
+    return ArmSpec(name=name, entry=f"tests.contest.toy_arms:{function}", options=options)
 
 
 def test_the_report_has_every_sample_and_the_environment(built) -> None:

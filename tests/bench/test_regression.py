@@ -28,7 +28,7 @@ from parnet_deploy.bench.regression import (
     require_unchanged,
 )
 from parnet_deploy.bench.result import OURS, SCHEMA, YARDSTICK, BenchReport
-from parnet_deploy.bench.statistics import LEAST_ROUNDS
+from parnet_deploy.contest.order import LEAST_ROUNDS
 from parnet_deploy.errors import CheckFailedError, SpecError
 
 Samples = st.lists(st.floats(1, 100), min_size=4, max_size=40)

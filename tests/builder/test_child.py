@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from parnet_deploy.builder.tensorrt.child import Ended, run_child
+from parnet_deploy.builder.child import Ended, run_child
 
 
 @pytest.fixture

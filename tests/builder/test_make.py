@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from parnet_deploy import Runtime
-from parnet_deploy.builder import engines, gpus, make
+from parnet_deploy.builder import engines, gpus, prove
 from parnet_deploy.builder.build import BuildOptions, build_to_deployment
 from parnet_deploy.deployment import Deployment
 from parnet_deploy.errors import CheckFailedError, EngineBuildError
@@ -134,7 +134,7 @@ def test_if_none_can_be_built_the_reason_of_the_simplest_is_raised(
 
 
 def test_an_engine_that_computes_something_else_is_left_out(exported, orders, monkeypatch) -> None:
-    honest = make.verify_engines
+    honest = prove.verify_engines
 
     def doubt(spec, plan, files, values, *, tolerance):
         checks = honest(spec, plan, files, values, tolerance=tolerance)
@@ -142,7 +142,7 @@ def test_an_engine_that_computes_something_else_is_left_out(exported, orders, mo
             return [replace(checks[0], error=1.0)]
         return checks
 
-    monkeypatch.setattr(make, "verify_engines", doubt)
+    monkeypatch.setattr(prove, "verify_engines", doubt)
     report = build_to_deployment(exported, BuildOptions(gpus=(0,))).report
     assert report["placement"]["name"] in ("streams", "recompute")
     reasons = [row["left_out"] for row in report["measured"]["candidates"] if "left_out" in row]
@@ -153,12 +153,12 @@ def test_an_engine_that_computes_something_else_is_left_out(exported, orders, mo
 def test_a_named_placement_that_fails_its_proof_fails_the_build(
     exported, orders, monkeypatch
 ) -> None:
-    honest = make.verify_engines
+    honest = prove.verify_engines
 
     def doubt(*args, **options):
         return [replace(check, error=1.0) for check in honest(*args, **options)]
 
-    monkeypatch.setattr(make, "verify_engines", doubt)
+    monkeypatch.setattr(prove, "verify_engines", doubt)
     with pytest.raises(CheckFailedError):
         build_to_deployment(exported, BuildOptions(gpus=(0,), placement="one"))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,7 @@ def test_a_single_candidate_is_not_called_the_best() -> None:
 
 class TestMeasured:
     spec = SPECS[3]
+    measure = partial(planner.measure_together, image=images(SPECS[3]))
 
     def built(self, folder: Path, candidate: Candidate) -> Built:
         place = folder / candidate.label.replace(" ", "-")
@@ -130,7 +132,7 @@ class TestMeasured:
             return honest(spec, plan, files)
 
         monkeypatch.setattr(planner.Runtime, "from_plan", from_plan)
-        winner, measured = choose_fastest(self.spec, built, images(self.spec), lambda text: None)
+        winner, measured = choose_fastest(self.spec, built, self.measure, lambda text: None)
         assert winner.candidate.placement == one(self.spec)
         first, last = measured["candidates"]
         assert first["chosen"]
@@ -148,7 +150,7 @@ class TestMeasured:
 
         monkeypatch.setattr(planner.Runtime, "from_plan", from_plan)
         with pytest.raises(OutOfMemoryError, match="none left"):
-            choose_fastest(self.spec, built, images(self.spec), lambda text: None)
+            choose_fastest(self.spec, built, self.measure, lambda text: None)
 
     def test_what_was_not_built_stands_in_the_table(self, tmp_path):
         one_, *_ = candidates = device_candidates(self.spec, "auto", (0, 1))
@@ -156,6 +158,6 @@ class TestMeasured:
         write_engines(self.spec, plan, tmp_path)
         built = [Built(candidate=one_, plan=plan, folder=tmp_path)]
         left = [LeftOut(candidate=candidates[-1], error=OutOfMemoryError("too small."))]
-        _, measured = choose_fastest(self.spec, built, images(self.spec), lambda text: None, left)
+        _, measured = choose_fastest(self.spec, built, self.measure, lambda text: None, left)
         assert [row.get("left_out") for row in measured["candidates"]] == [None, "too small."]
         assert measured["bound"]["ratio"] >= 0.5

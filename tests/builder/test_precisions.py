@@ -13,7 +13,7 @@ from parnet_deploy import Runtime
 from parnet_deploy.bench.bench_step import BenchOptions, bench_to_deployment
 from parnet_deploy.builder import engines, make, planner
 from parnet_deploy.builder.build import BuildOptions, build_to_deployment
-from parnet_deploy.builder.precisions import find_sources
+from parnet_deploy.builder.precisions import find_sources, source_of
 from parnet_deploy.builder.tensorrt.graph_facts import read_graph
 from parnet_deploy.builder.verify_step import verify_to_deployment
 from parnet_deploy.compare import ENGINE_TOLERANCE
@@ -120,15 +120,44 @@ def test_each_backend_gets_its_own_int8_graphs(quantized) -> None:
     deployment = Deployment.open(quantized)
     folders = {
         backend: find_sources(deployment, backend, "int8")[0].folder
-        for backend in ("onnxruntime", "tensorrt", "fake")
+        for backend in ("onnxruntime", "openvino", "tensorrt", "fake")
     }
     assert folders == {
         "onnxruntime": "onnx-int8-cpu",
+        "openvino": "onnx-int8-cpu",
         "tensorrt": "onnx-int8-trt",
         "fake": "onnx-int8-cpu",
     }
     with pytest.raises(SpecError, match="got int8 with backend onnxruntime-cuda"):
         find_sources(deployment, "onnxruntime-cuda", "int8")
+
+
+def test_bfloat16_is_made_of_the_float32_graphs(exported) -> None:
+    deployment = Deployment.open(exported)
+    (source,) = find_sources(deployment, "openvino", "bf16")
+    assert source == source_of("openvino", "bf16")
+    (full,) = find_sources(deployment, "openvino", "fp32")
+    assert (source.folder, source.reference, source.step) == ("onnx", "reference.npz", "export")
+    assert source.files(deployment) == full.files(deployment)
+    assert (source.precision, source.tolerance) == ("bf16", 2e-2)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "onnxruntime-cuda", "tensorrt", "fake", "mnn"])
+def test_bfloat16_elsewhere_is_refused(exported, backend) -> None:
+    message = f"got bf16 with backend {backend}, .* expected backend openvino.* --precision fp32"
+    with pytest.raises(SpecError, match=message):
+        find_sources(Deployment.open(exported), backend, "bf16")
+
+
+@pytest.mark.slow
+def test_openvino_computes_in_8_bits(quantized) -> None:
+    pytest.importorskip("parnet_deploy.runtime.openvino.library", reason="needs openvino")
+    options = BuildOptions(backend="openvino", precision="int8", placement="one")
+    report = build_to_deployment(quantized, options).report
+    assert report["made"]["engines"]["all"]["converter"]["int8_convolutions"] > 20
+    with Runtime.open(quantized) as runtime:
+        assert runtime.describe()["backend"] == "openvino"
+        assert runtime.describe()["canary"]["error"] <= 3e-2
 
 
 @pytest.mark.parametrize(

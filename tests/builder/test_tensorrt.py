@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parnet_deploy.builder.tensorrt import child
+from parnet_deploy.builder import child
 from parnet_deploy.builder.tensorrt import engine as tensorrt
 from parnet_deploy.builder.tensorrt.engine import TensorRtOptions, build_engine
 from parnet_deploy.builder.tensorrt.profiles import ShapeRange
@@ -561,7 +561,7 @@ def test_child_dies_with_its_parent(fake_gpu: FakeGpu, tmp_path: Path) -> None:
     script = """
 import os, sys
 from pathlib import Path
-from parnet_deploy.builder.tensorrt import child
+from parnet_deploy.builder import child
 from parnet_deploy.builder.tensorrt.engine import build_engine
 from tests.builder.test_tensorrt import ONE
 from tests.builder.trt_graphs import conv_graph

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from parnet_deploy.bench.arms.arm import ArmSpec, OpenedArm, SelfCheck
 from parnet_deploy.bench.bench_step import BenchOptions, bench_to_deployment
-from parnet_deploy.bench.contest import contest
+from parnet_deploy.contest import contest
+from parnet_deploy.contest.arm import ArmSpec, OpenedArm, SelfCheck
 from parnet_deploy.errors import ParnetDeployError
-from tests.bench.contest import toy_arms
+from tests.contest import toy_arms
 
 BEFORE_TIMING = 1 + contest.WARM_UP + contest.TRIAL_ROUNDS
 

@@ -9,8 +9,8 @@ import pytest
 
 from parnet_deploy.bench.arms.elsewhere import make_elsewhere
 from parnet_deploy.errors import BackendError
-from tests.bench.contest import toy_arms
 from tests.chaos.commands import Ended, Place
+from tests.contest import toy_arms
 
 Copy = Callable[[str], Place]
 

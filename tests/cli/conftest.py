@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import subprocess
@@ -28,17 +27,11 @@ Invoke = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)
-def _own_process_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line owns its process: what it sets there is put back after each test."""
     for name in ("OMP_WAIT_POLICY", "TORCH_CPP_LOG_LEVEL"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
     monkeypatch.delenv("COLUMNS", raising=False)
-    package, root = logging.getLogger("parnet_deploy"), logging.getLogger()
-    before = (package.handlers, package.level, package.propagate, root.level)
-    yield
-    package.handlers, level, package.propagate, root_level = before
-    package.setLevel(level)
-    root.setLevel(root_level)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -119,7 +119,7 @@ def test_it_builds_what_is_missing(place_deployment, invoke):
 
 
 def test_another_answer_is_exit_3(built, invoke, snapshot, monkeypatch):
-    wrong = ArmEntry(entry="tests.bench.contest.toy_arms:open_wrong", extra=None, text="wrong")
+    wrong = ArmEntry(entry="tests.contest.toy_arms:open_wrong", extra=None, text="wrong")
     monkeypatch.setitem(ARMS, "torch", wrong)
     before = snapshot()
     result = invoke("bench", *QUICK, "--vs", "torch")

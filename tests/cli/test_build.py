@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import pytest
 
@@ -72,8 +73,8 @@ def test_an_unknown_backend_is_answered_with_a_close_one(built, invoke, snapshot
     result = invoke("build", "--backend", "onnxrutime")
     assert result.exit_code == 1
     assert (
-        "expected one of tensorrt, onnxruntime-cuda, onnxruntime, fake. Did you mean"
-        in result.stderr
+        "expected one of tensorrt, onnxruntime-cuda, onnxruntime, openvino, mnn, ncnn, mixed, "
+        "fake. Did you mean" in result.stderr
     )
     assert snapshot() == before
 
@@ -84,6 +85,10 @@ def test_an_unknown_backend_is_answered_with_a_close_one(built, invoke, snapshot
         (["--placement", "to"], 2, "'auto', 'one', 'one-aux'"),
         (["--threads", "0"], 1, "error: threads: got 0, expected 1 or more."),
         (["--max-batch", "0"], 1, "error: max batch: got 0, expected 1 or more."),
+        (["--backend", "mixed"], 1, "got mixed, expected one that is built. Use --backend auto"),
+        (["--backend", "auto", "--gpus", "0"], 1, "error: --gpus 0: "),
+        (["--backend", "auto", "--threads", "4000"], 1, "error: threads: got 4000, expected at"),
+        (["--precision", "bf16"], 1, "got bf16 with backend onnxruntime, which has no kernels"),
         (["--placement", "recompute"], 1, "error: placement on the CPU: got 'recompute'"),
         (["--optimization-level", "9"], 1, "error: optimization level: got 9, expected 0 to 5."),
         (
@@ -100,10 +105,61 @@ def test_options_that_cannot_be(built, invoke, options, code, text):
     assert text in result.stderr
 
 
+def test_auto_measures_what_is_installed_and_its_plan_says_what_won(built, invoke, monkeypatch):
+    monkeypatch.setattr("parnet_deploy.builder.build.installed_backends", lambda: ("onnxruntime",))
+    monkeypatch.setattr("parnet_deploy.builder.fresh.BUDGET_S_EACH", 0.2)
+    result = invoke("build", "--backend", "auto", "--placement", "one", "--threads", "1")
+    assert result.exit_code == 0
+    text = " ".join(result.stdout.split())
+    assert "plan auto-fp32-one-1threads" in text
+    assert "backend onnxruntime, fp32" in text
+    assert "One engine with onnxruntime on 1 core: the only placement" in text
+    shown = invoke("inspect").stdout
+    assert "one, onnxruntime" in shown, "the key does not tell the backend"
+
+
+@pytest.mark.parametrize(
+    ("backend", "module", "extra"),
+    [("openvino", "openvino", "openvino"), ("mnn", "MNN", "mnn"), ("ncnn", "ncnn", "ncnn")],
+)
+def test_a_backend_that_is_not_installed_names_its_extra(
+    built, invoke, snapshot, backend, module, extra
+):
+    if find_spec(module) is not None:
+        pytest.skip(f"{module} is installed")
+    before = snapshot()
+    result = invoke("build", "--backend", backend)
+    assert result.exit_code == 1
+    assert f"parnet-deploy[{extra}]" in result.stderr
+    assert snapshot() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "module"), [("openvino", "openvino"), ("mnn", "MNN"), ("ncnn", "ncnn")]
+)
+def test_every_verb_knows_a_plan_of_another_backend(built, invoke, images, backend, module):
+    pytest.importorskip(module)
+    made = invoke("build", "--backend", backend, "--placement", "one", "--threads", "1")
+    assert made.exit_code == 0
+    key = f"{backend}-fp32-one-1threads"
+    assert f"plan {key}" in " ".join(made.stdout.split())
+    assert f"answered by {backend}" in " ".join(invoke("run", images, "--plan", key).stdout.split())
+    assert "no difference found" in invoke("verify", "--bisect", "--plan", key).stdout
+    assert invoke("verify", "--plan", key).exit_code == 0
+    assert f"engines of {key}" in invoke("inspect").stdout
+    timed = invoke("bench", "--plan", key, "--vs", backend, "--rounds", "1", "--budget", "1")
+    assert timed.exit_code == 0
+    assert "is in engines that nothing looks into" in " ".join(timed.stdout.split())
+    refused = invoke("export-triton", "--to", "models", "--kind", "onnxruntime", "--plan", key)
+    assert refused.exit_code == 1
+    assert "export any plan with --kind python" in refused.stderr
+
+
 def test_a_failed_check_is_exit_3_and_publishes_nothing(
     place_deployment, invoke, snapshot, monkeypatch
 ):
-    from parnet_deploy.builder import make
+    from parnet_deploy.builder import prove
     from parnet_deploy.compare import Parity
 
     def fail(*args, **more):
@@ -113,7 +169,7 @@ def test_a_failed_check_is_exit_3_and_publishes_nothing(
         return [wrong]
 
     place_deployment("exported")
-    monkeypatch.setattr(make, "verify_engines", fail)
+    monkeypatch.setattr(prove, "verify_engines", fail)
     before = snapshot()
     result = invoke("build")
     assert result.exit_code == 3

@@ -25,8 +25,8 @@ def gone(placement, reason, **more):
     return {**about, "chosen": False, "predicted": None, "left_out": reason, **more}
 
 
-def drawn(measured) -> str:
-    console = Console(width=120, theme=_THEME)
+def drawn(measured, width=120) -> str:
+    console = Console(width=width, theme=_THEME)
     with console.capture() as captured:
         for item in draw_measured(measured):
             console.print(item)
@@ -102,3 +102,102 @@ def test_labels():
     assert label(row("one", 1, 1.0, True)) == "One engine on 1 core"
     several = row("streams", None, 1.0, True, devices=[0, 1, 0], predicted={"ratio": 1})
     assert label(several) == "An engine per stream on devices 0,1,0"
+
+
+HOMES = {"stem0": "openvino", "stream0": "mnn", "stem1": "openvino", "head": "openvino"}
+MIX = {"backend": "mixed", "backends": HOMES, "conversions": 2}
+
+
+def of(backend: str, *columns, **more):
+    return row(*columns, backend=backend, **more)
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (
+            [
+                of("onnxruntime", "one", None, 1.0, False),
+                of("mnn", "one", 1, 0.3, True, 0.27, 0.33),
+            ],
+            "One engine with mnn on 1 core: it takes 0.30 of the time of one engine with "
+            "onnxruntime on all cores, measured in turns (95 % interval 0.27 to 0.33).",
+        ),
+        (
+            [of("onnxruntime", "one", None, 1.0, True), of("ncnn", "one", None, 1.0, False)],
+            "One engine with onnxruntime on all cores: it is the simplest, and no other was "
+            "clearly faster.",
+        ),
+        (
+            [
+                of("onnxruntime", "one", None, 1.0, False),
+                row("chain", None, 0.8, True, 0.7, 0.9, **MIX),
+            ],
+            "Engines one after the other with stem0, stem1, head on openvino; stream0 on mnn "
+            "(2 tensors between backends) on all cores: it takes 0.80 of the time of one engine "
+            "with onnxruntime on all cores, measured in turns (95 % interval 0.70 to 0.90).",
+        ),
+        (
+            [
+                of("onnxruntime", "one", None, 1.0, True),
+                gone("one", "it crashed", backend="ncnn"),
+            ],
+            "One engine with onnxruntime on all cores: the only placement that could be built "
+            "and run.",
+        ),
+    ],
+)
+def test_why_this_backend(rows, sentence):
+    assert why(rows) == sentence
+
+
+def test_several_backends_have_a_column_and_one_has_none():
+    rows = [
+        of("onnxruntime", "one", None, 1.0, False),
+        of("mnn", "one", 1, 0.3, True, 0.27, 0.33),
+        row("chain", None, 0.8, False, 0.7, 0.9, **MIX),
+        gone("one", "segment all, converter of ncnn: its process ended.", backend="ncnn"),
+    ]
+    text = drawn({"candidates": rows, "bound": None})
+    assert "backend placement cores p50 ratio 95 % interval" in text
+    assert "onnxruntime one all 1.00 ms 1.00 mnn one 1 0.300 ms 0.30 0.27 to 0.33 ✓" in text
+    assert "mixed chain all 0.800 ms" in text
+    assert "ncnn one all ✗" in text
+    assert (
+        "! One engine with ncnn on all cores was left out: segment all, converter of ncnn: its "
+        "process ended."
+    ) in text
+    alone = [of("mnn", "one", None, 1.0, True), of("mnn", "streams", None, 1.2, False)]
+    assert "backend" not in drawn({"candidates": alone, "bound": None})
+
+
+def test_precisions_stand_beside_backends():
+    rows = [
+        of("onnxruntime", "one", None, 1.0, False, precision="fp32"),
+        of("openvino", "one", None, 0.4, True, 0.3, 0.5, precision="int8"),
+    ]
+    text = drawn({"candidates": rows, "bound": None})
+    assert "backend placement cores" in text
+    assert "onnxruntime, fp32 one all" in text
+    assert "openvino, int8 one all" in text
+    assert "One engine in int8 with openvino on all cores: it takes 0.40" in text
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_choice_can_be_seen_in_80_columns(precision):
+    rows = [
+        of("onnxruntime", "one", None, 123.456, False, 0.95, 1.05, precision="fp32"),
+        of("onnxruntime", "streams", None, 99.9, True, 0.9, 0.95, precision=precision),
+        of("mnn", "one", None, 123.4, False, 0.95, 1.05, precision="fp32"),
+        gone("recompute", "no", backend="ncnn", precision="fp32"),
+    ]
+    text = drawn({"candidates": rows, "bound": None}, width=80)
+    table = text.partition("An engine per stream")[0]
+    assert "0.90 to 0.95 ✓" in table
+    assert table.count("✗") == 1
+    assert "…" not in table
+
+
+def test_one_tensor_is_not_tensors():
+    mix = {**MIX, "conversions": 1}
+    assert "(1 tensor between backends)" in label(row("chain", None, 1.0, True, **mix))

@@ -7,12 +7,12 @@ from rich.console import Console
 
 from parnet_deploy.cli.inspect_diff import SHOWN, _change, _draw
 from parnet_deploy.cli.inspect_evidence import describe_evidence
-from parnet_deploy.cli.inspect_plans import draw_engines, draw_precision
+from parnet_deploy.cli.inspect_plans import draw_engines, draw_plans, draw_precision
 from parnet_deploy.inspect.diff import Difference
 from parnet_deploy.inspect.engines import PlanEngines, find_engines
 from parnet_deploy.inspect.evidence import Evidence
 from parnet_deploy.inspect.precision import LayerPrecision, PlanPrecision
-from tests.inspect.deployments import SPEC, make, on_gpus
+from tests.inspect.deployments import SPEC, make, mixed, on_gpus, plan
 
 
 def drawn(items, width=80):
@@ -33,6 +33,47 @@ def test_engines_stand_under_their_gpu_with_their_layers(tmp_path):
     assert text.count("gpu 0") == text.count("gpu 1") == 1
     count = len(deployment.artifacts) - 3  # the weights and two reports are no engines
     assert text.count("7 float16, 2 float32") == count
+
+
+def test_a_mix_tells_which_engine_is_on_which_backend(tmp_path):
+    deployment = make(tmp_path / "d", plans={"auto-fp32-auto": (mixed(), "export")})
+    engines = {"auto-fp32-auto": find_engines(deployment, "auto-fp32-auto")}
+    text = drawn(draw_engines(SPEC, engines))
+    assert "engines of auto-fp32-auto, converted with openvino 2026.4.1 " in text
+    assert "device engine backend parts size sha256" in text
+    assert "stream1 openvino stream1 " in text
+    assert "fusion1 onnxruntime fusion1 " in text
+
+
+def test_plans_whose_backend_is_not_here_are_passed_over(tmp_path, monkeypatch):
+    plans = {
+        "openvino-fp32-one": (plan("openvino"), "export"),
+        "auto-fp32-auto": (plan("mnn"), "export"),
+        "onnxruntime-fp32-one": (plan(), "export"),
+    }
+    deployment = make(tmp_path / "d", plans=plans)
+    engines = {key: find_engines(deployment, key) for key in plans}
+    here = {"onnxruntime", "mnn"}
+    monkeypatch.setattr("parnet_deploy.runtime.backend.is_installed", here.__contains__)
+    text = drawn(draw_plans(deployment, engines), 120)
+    assert "auto-fp32-auto unknown, mnn" in text, "its key does not tell the backend"
+    assert (
+        "! openvino-fp32-one is passed over: openvino not installed; "
+        "pip install 'parnet-deploy[openvino]'"
+    ) in text
+    marked = [
+        row for row in text.split("built")[1].split("✓ runs")[0].split("unknown") if "✓" in row
+    ]
+    assert len(marked) == 1
+    monkeypatch.setattr("parnet_deploy.runtime.backend.is_installed", lambda name: False)
+    text = drawn(draw_plans(deployment, engines), 120)
+    assert text.count("✓") == 1, "only the legend: none of them runs here"
+
+
+def test_bfloat16_is_told_without_a_report():
+    found = PlanPrecision(precision="bf16", target="fp32", low_share=None, layers=())
+    text = drawn(draw_precision({"low": found}, every=True), 120)
+    assert "low fp32 products in bf16, where the backend has them unknown" in text
 
 
 def test_a_plan_that_cannot_be_read_says_why():

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from parnet_deploy.builder.build import BuildOptions, build_to_deployment
+from parnet_deploy.deployment import Deployment
 from parnet_deploy.doctor import findings, verbs
 from parnet_deploy.doctor.deployments import examine_deployments
+from parnet_deploy.doctor.probe import Probe
 from parnet_deploy.doctor.system import (
     GPU_LIBRARIES,
     LEAST_FILES,
@@ -20,8 +25,10 @@ from parnet_deploy.doctor.system import (
 from parnet_deploy.doctor.verbs import NEEDS, OPTIONAL, examine_verbs, int8_text
 from parnet_deploy.export.export_step import export_to_deployment
 from parnet_deploy.export.fuse_step import fuse_to_deployment
+from parnet_deploy.runtime.choose import read_plan
 
 CHECKPOINT = Path(__file__).parents[2] / "examples/digits/digits.pth.tar"
+PLAN = "onnxruntime-fp32-one-1threads"
 LAPTOP = {"isa": ["avx", "avx2"], "cores_usable": 4}
 ALL = {name for needs in NEEDS.values() for names, _ in needs for name in names}
 
@@ -41,6 +48,36 @@ def test_a_machine_that_only_runs_deployments(monkeypatch) -> None:
     assert found["serve"].fix == "pip install 'parnet-deploy[serve]'"
     assert found["serve --ray"].status == "absent", "few need it"
     assert found["serve --ray"].fix == "pip install 'parnet-deploy[ray,serve]'"
+
+
+def test_any_engine_runs_deployments_and_one_proves_them(monkeypatch) -> None:
+    with_packages(monkeypatch, {"openvino", "MNN", "pillow"})
+    found = {finding.name: finding for finding in examine_verbs(LAPTOP, 0)}
+    assert found["run"].status == "ok"
+    assert "beside openvino, mnn" in found["bench"].detail
+    with_packages(monkeypatch, {*verbs.EXTRAS["export"], "openvino"})
+    found = {finding.name: finding for finding in examine_verbs(LAPTOP, 0)}
+    assert found["build"].status == "missing", "proofs are computed on ONNX Runtime"
+    with_packages(monkeypatch, {*verbs.EXTRAS["export"], "onnxruntime", "MNN"})
+    found = {finding.name: finding for finding in examine_verbs(LAPTOP, 0)}
+    assert "for the CPU; --backend auto also measures mnn; " in found["build"].detail
+
+
+def test_an_engine_that_is_not_installed_is_not_probed(monkeypatch) -> None:
+    here = {"onnxruntime", "mnn"}
+    monkeypatch.setattr(findings, "is_installed", lambda name: name in {*here, "mixed", "fake"})
+    monkeypatch.setattr(findings, "probe_backend", lambda name: Probe(f"asked {name}"))
+    found = {each.name: each for each in findings._backends(SimpleNamespace(gpus=()))}
+    assert (found["openvino"].status, found["openvino"].detail) == ("absent", "not installed")
+    assert found["openvino"].fix == "pip install 'parnet-deploy[openvino]'"
+    assert {name for name, each in found.items() if each.detail == f"asked {name}"} == {
+        *here,
+        "mixed",
+        "fake",
+    }
+    monkeypatch.setattr(findings, "is_installed", lambda name: False)
+    found = {each.name: each for each in findings._backends(SimpleNamespace(gpus=()))}
+    assert found["onnxruntime"].status == "missing", "everything needs it"
 
 
 def test_a_machine_with_nothing_says_every_extra_once(monkeypatch) -> None:
@@ -131,6 +168,24 @@ def test_deployments_at_a_glance(engines: Path) -> None:
     assert found["digits"].status == "ok"
     assert found["unbuilt"].fix == "parnet-deploy build unbuilt"
     assert found["edited"].status == "warning"
+
+
+def test_plans_that_are_passed_over_are_told(engines: Path, monkeypatch) -> None:
+    plan = replace(read_plan(Deployment.open(engines / "digits"), PLAN).plan, backend="mnn")
+    only = Path(shutil.copytree(engines / "digits", engines.parent / "several/digits"))
+    with Deployment.edit(only) as txn:
+        homes = dict.fromkeys(plan.engines, "openvino")
+        mix = replace(plan, backend="mixed", backends=homes)
+        txn.stage("plans/auto/build.json").write_text(json.dumps(mix.to_json()))
+        txn.finish_step("build:auto", key="auto", plans={"auto": {"backend": "mixed"}})
+    (found,) = examine_deployments(only.parent, unusable={"openvino"})
+    assert found.status == "ok"
+    assert "2 plans; auto: backend openvino cannot be loaded here; unsigned" in found.detail
+    (found,) = examine_deployments(only.parent, unusable={"openvino", "onnxruntime"})
+    assert found.status == "warning", "none is left"
+    (found,) = examine_deployments(only.parent, deep=True, unusable={"openvino"})
+    assert "runs here" in found.detail
+    assert "auto: backend openvino cannot be loaded here" in found.detail
 
 
 def test_deep_opens_them(engines: Path) -> None:

@@ -23,6 +23,15 @@ def test_what_is_installed_is_ready() -> None:
     assert found.fix is None
     assert found.detail.startswith("ready; providers: ")
     assert "CPU" in found.detail
+    assert probe_backend("mixed").fix is None
+
+
+def test_a_module_that_is_not_named_like_its_backend(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "MNN.py").write_text("raise RuntimeError('boom')")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = probe_backend("mnn")
+    assert "status 1: RuntimeError: boom" in found.detail
+    assert "python -c 'import MNN'" in str(found.fix)
 
 
 @pytest.mark.parametrize("source", BROKEN)

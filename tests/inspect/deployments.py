@@ -141,3 +141,15 @@ def damage(deployment: Deployment, name: str) -> None:
 
 def _write(path: Path, data: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(data), encoding="utf-8")
+
+
+def mixed(**changes: Any) -> Plan:
+    """A plan whose streams run on openvino and whose rest runs on onnxruntime."""
+    placement = streams(SPEC)
+    names = [segment.name for segment in placement.segments]
+    homes = {name: "openvino" if name.startswith("stream") else "onnxruntime" for name in names}
+    made = {
+        name: {"converter": {"openvino": "2026.4.1-build"}} if home == "openvino" else {}
+        for name, home in homes.items()
+    }
+    return plan("mixed", placement, backends=homes, made={"engines": made}, **changes)

@@ -6,7 +6,7 @@ import hashlib
 import json
 
 from parnet_deploy.inspect.engines import find_engines
-from tests.inspect.deployments import PLAN, damage, make, on_gpus, plan
+from tests.inspect.deployments import PLAN, damage, make, mixed, on_gpus, plan
 
 
 def test_one_engine_on_the_cpu(tmp_path):
@@ -19,6 +19,18 @@ def test_one_engine_on_the_cpu(tmp_path):
     assert engine.bytes == len(content)
     assert engine.sha256 == hashlib.sha256(content).hexdigest()
     assert engine.layers is None
+    assert (engine.backend, engine.converter) == ("onnxruntime", None)
+
+
+def test_engines_of_a_mix_have_backends_of_their_own(tmp_path):
+    found = find_engines(make(tmp_path / "d", plans={"auto": (mixed(), "export")}), "auto")
+    assert found.backend == "mixed"
+    homes = {engine.segment: engine.backend for engine in found.engines}
+    assert homes == mixed().backends
+    told = {engine.segment for engine in found.engines if engine.converter is not None}
+    assert told == {name for name, home in homes.items() if home == "openvino"}
+    first, *_ = json.loads(json.dumps(found.to_json()))["engines"]
+    assert first["backend"] == homes[first["segment"]]
 
 
 def test_engines_come_by_device_and_lane_with_what_tensorrt_made(tmp_path):

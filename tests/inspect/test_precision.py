@@ -45,6 +45,14 @@ def test_layers_come_from_the_graphs_that_the_plan_was_built_of(lowered):
     assert (other.target, other.kept, other.low_share) == ("int8-trt", (), 1.0)
 
 
+def test_bfloat16_has_the_graphs_of_float32(tmp_path):
+    key = "openvino-bf16-one"
+    deployment = make(tmp_path / "d", plans={key: (plan("openvino", precision="bf16"), "export")})
+    found = find_precision(deployment, key)
+    assert (found.precision, found.target, found.layers) == ("bf16", "fp32", ())
+    assert found.low_share is None, "which products are rounded is the backend's business"
+
+
 def test_without_a_report_nothing_is_claimed(lowered):
     damage(lowered, "reports/precision-int8-cpu.json")
     found = find_precision(lowered, KEY)

@@ -258,14 +258,16 @@ def _part_nodes(spec: ModelSpec, part: PartSpec, initializers: list) -> Iterable
         yield helper.make_node("AveragePool", [name], [f"{at}/p"], **shape)
         yield helper.make_node("Conv", [f"{at}/p", f"{at}/w"], [f"{at}/c"])
         terms.append(f"{at}/c")
-    out = part.output
-    yield helper.make_node("Sum", terms, [f"{out}/sum"])
+    out, total = part.output, terms[0]
+    if len(terms) > 1:  # the sum of one is legal, and ends MNN's converter
+        total = f"{out}/sum"
+        yield helper.make_node("Sum", terms, [total])
     if out == LOGITS:
-        yield helper.make_node("Tanh", [f"{out}/sum"], [f"{out}/tanh"])
+        yield helper.make_node("Tanh", [total], [f"{out}/tanh"])
         yield helper.make_node("GlobalAveragePool", [f"{out}/tanh"], [f"{out}/gap"])
         yield helper.make_node("Flatten", [f"{out}/gap"], [out], axis=1)
     else:
-        yield helper.make_node("Tanh", [f"{out}/sum"], [out])
+        yield helper.make_node("Tanh", [total], [out])
 
 
 def write_engines(spec: ModelSpec, plan: Plan, folder: Path) -> dict[str, Path]:

@@ -7,18 +7,48 @@ import sys
 import pytest
 
 from parnet_deploy.errors import BackendError, MissingExtraError
+from parnet_deploy.placement import one, streams
 from parnet_deploy.runtime.backend import (
     BACKENDS,
     BackendEntry,
     backend_rank,
+    extras_of,
     import_for,
+    is_installed,
     load_backend,
 )
+from tests.runtime.runtime_toys import SPECS, fixed_size, make_plan
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_every_backend_of_the_table_is_there(name):
-    assert load_backend(name).name == name
+def test_every_backend_of_the_table_is_there_or_names_its_extra(name):
+    if is_installed(name):
+        assert load_backend(name).name == name
+        return
+    with pytest.raises(MissingExtraError, match=rf"parnet-deploy\[{BACKENDS[name].extra}\]"):
+        load_backend(name)
+
+
+def test_a_package_is_looked_for_and_not_imported(tmp_path, monkeypatch):
+    for module in ("ncnn", "MNN"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    (tmp_path / "ncnn.py").write_text("raise SystemExit")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    sys.path_importer_cache.clear()
+    assert is_installed("ncnn")
+    assert not is_installed("mnn")
+    assert is_installed("fake"), "it has no package"
+    assert is_installed("mixed")
+
+
+def test_a_plan_needs_the_extras_of_its_backends():
+    assert extras_of(make_plan(one(SPECS[2]), fixed_size(SPECS[2]))) == ("cpu",)
+    placement = streams(SPECS[3])
+    homes = dict.fromkeys((segment.name for segment in placement.segments), "openvino")
+    plan = make_plan(
+        placement, fixed_size(SPECS[3]), backend="mixed", backends={**homes, "head": "mnn"}
+    )
+    assert extras_of(plan) == ("mnn", "openvino"), "a mix does not need ONNX Runtime"
 
 
 def test_a_simulation_ranks_last():

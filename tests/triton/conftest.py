@@ -64,3 +64,23 @@ def add_tensorrt(directory: Path, *, dtype: str = "float32", device: int = 0) ->
         about = {"backend": "tensorrt", "built": "2026-01-01"}
         txn.finish_step("build:trt", key=step_key(toy=1), plans={"trt": about})
     return directory
+
+
+def add_plan(directory: Path, key: str, backend: str) -> None:
+    """A plan as a build for another engine of the CPU leaves it; a mix has its engine on openvino.
+
+    The engine itself is no engine.
+    """
+    plan = Plan(
+        backend=backend,
+        backends={"all": "openvino"} if backend == "mixed" else {},
+        placement=one(SPEC),
+        input_size=SIZE,
+        max_batch=4,
+        engines={"all": f"all.{backend}"},
+    )
+    with Deployment.edit(directory) as txn:
+        txn.stage(f"plans/{key}/build.json").write_text(json.dumps(plan.to_json()))
+        txn.stage(f"plans/{key}/all.{backend}").write_bytes(b"an engine")
+        about = {"backend": backend, "built": "2026-01-01"}
+        txn.finish_step(f"build:{key}", key=step_key(toy=key), plans={key: about})

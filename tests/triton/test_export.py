@@ -20,7 +20,7 @@ from parnet_deploy.triton.export import export_to_repository
 from parnet_deploy.triton.options import TritonOptions
 from tests.runtime.runtime_toys import images, reference
 from tests.signing.keys import make_pair
-from tests.triton.conftest import LABELS, SPEC, add_tensorrt
+from tests.triton.conftest import LABELS, SPEC, add_plan, add_tensorrt
 
 
 def files_in(folder):
@@ -215,3 +215,22 @@ def test_simulated_engines_go_to_the_python_kind_only(toy, tmp_path):
     options = TritonOptions(kind="onnxruntime", plan="fake-fp32-one-gpus0")
     with pytest.raises(DeploymentError, match=r"fake-fp32-one-gpus0 \(simulated\)"):
         export_to_repository(toy, tmp_path, options)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "mnn", "ncnn", "mixed"])
+def test_engines_of_other_libraries_go_to_the_python_kind_only(toy, tmp_path, backend):
+    key = f"{backend}-fp32-one"
+    add_plan(toy, key, backend)
+    options = TritonOptions(kind="onnxruntime", plan=key)
+    command = "parnet-deploy build --backend onnxruntime --placement one"
+    refused = rf"{key} \(backend {backend}\), expected .* {command}; or export .* --kind python"
+    with pytest.raises(DeploymentError, match=refused):
+        export_to_repository(toy, tmp_path, options)
+    found = export_to_repository(toy, tmp_path, TritonOptions(kind="onnxruntime")).report
+    assert found["backend"] == "onnxruntime", "another plan of the deployment will do"
+    made = export_to_repository(toy, tmp_path / "python", TritonOptions(plan=key))
+    assert made.report["backend"] == backend
+    config = (made.path / "config.pbtxt").read_text()
+    extra = "openvino" if backend == "mixed" else backend
+    assert f"# pip install 'parnet-deploy[{extra},images]'." in config
+    assert "KIND_CPU" in config

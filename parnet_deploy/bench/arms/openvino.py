@@ -6,15 +6,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from ...contest.arm import Array, OpenedArm
 from ...deployment import Deployment
 from ...errors import BackendError
 from ...extras import import_for
 from ...runtime.choose import read_plan
-from .arm import Array, OpenedArm
 from .elsewhere import make_elsewhere
 from .session import check_cpu
 
-_ov = import_for("openvino", "openvino")
+_ov = import_for("parnet_deploy.runtime.openvino.library", "openvino").ov
 
 _FUSED = "parnet_deploy.bench.arms.fused:fused_graph"
 

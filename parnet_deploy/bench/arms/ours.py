@@ -8,16 +8,17 @@ from dataclasses import replace
 from typing import Any
 
 from ...compare import ENGINE_TOLERANCE, compare
+from ...contest.arm import OpenedArm, SelfCheck
 from ...deployment import Deployment
 from ...runtime.session import Runtime
 from ...steps import read_reference
-from .arm import OpenedArm, SelfCheck
 
 
 def open_ours(*, directory: str, plan: str, threads: int | None = None, **others: Any) -> OpenedArm:
     """Open a plan of the deployment.
 
-    A plan in lower precision has run its canary, which is a real image, when it is open.
+    A plan in lower precision has run its canary when it is open: a real image for what was
+    calibrated, the reference of the export for bfloat16.
     """
     return _open(directory, plan, threads)
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from ...compare import ENGINE_TOLERANCE, compare
+from ...contest.arm import Array, OpenedArm, SelfCheck
 from ...deployment import Deployment
 from ...errors import BackendError
 from ...extras import import_for
 from ...reference import random_image
 from ...runtime.choose import read_plan
-from .arm import Array, OpenedArm, SelfCheck
 from .elsewhere import make_elsewhere
 from .resnet import resnet
 from .session import caller, open_beside, place_text

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ...contest.arm import Array
 from ...errors import DeviceUnavailableError
 from ...plan import Plan
 from ...runtime.backend import on_host
 from ...storage.scratch import scratch_folder
-from .arm import Array
 
 _CUDA = "onnxruntime-cuda"
 

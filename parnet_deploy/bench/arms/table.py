@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...contest.arm import ArmSpec, Network
 from ...errors import SpecError
+from ...plan import PRECISIONS
 from ...storage.names import MANIFEST
 from ..result import OURS, YARDSTICK
-from .arm import ArmSpec, Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,15 @@ def _resnet(name: str) -> ArmEntry:
     )
 
 
+def _plan_of(backend: str) -> ArmEntry:
+    return ArmEntry(
+        entry=f"{_HERE}.plans:open_newest",
+        extra=backend,
+        text=f"the deployment's newest plan for {backend}",
+        options={"backend": backend},
+    )
+
+
 ARMS: dict[str, ArmEntry] = {
     OURS: ArmEntry(entry=f"{_HERE}.ours:open_ours", extra=None, text="the deployment"),
     "torch": ArmEntry(
@@ -71,6 +82,7 @@ ARMS: dict[str, ArmEntry] = {
         extra="openvino",
         text="the fused network on OpenVINO",
     ),
+    **{name: _plan_of(name) for name in ("mnn", "ncnn")},
     **{name: _resnet(name) for name in ("resnet18", "resnet34", "resnet50", "resnet101")},
     YARDSTICK: ArmEntry(
         entry=f"{_HERE}.yardstick:open_yardstick",
@@ -80,25 +92,31 @@ ARMS: dict[str, ArmEntry] = {
     ),
 }
 ALIASES = {"onnxruntime-unfused": "onnxruntime"}
+_PLAN = ArmEntry(
+    entry=f"{_HERE}.plans:open_plan", extra=None, text="another plan of the deployment"
+)
+_PLAN_KEY = re.compile(rf"[a-z-]+-({'|'.join(PRECISIONS)}|auto)-[a-z]+(-.+)?")
 _OTHER = ArmEntry(
     entry=f"{_HERE}.ours:open_other", extra=None, text="another deployment", network="other"
 )
 
 
 def find_arm(name: str) -> str:
-    """The name in the table; of another deployment its path, as it was given.
+    """The name in the table; a plan's key, and the path of another deployment, as they are given.
+
+    Whether the deployment has such a plan is seen when the arm is opened.
 
     Raises:
         SpecError: There is no such arm.
     """
     found = ALIASES.get(name, name)
     if found not in ARMS:
-        if is_deployment(name):
+        if is_deployment(name) or _PLAN_KEY.fullmatch(name):
             return name
         near = difflib.get_close_matches(name, [*ARMS, *ALIASES], n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise SpecError(
-            f"arm: got {name!r}, expected one of {', '.join(ARMS)}, or "
+            f"arm: got {name!r}, expected one of {', '.join(ARMS)}, the key of a plan, or "
             f"the directory of a deployment.{hint}"
         )
     return found
@@ -122,7 +140,7 @@ def arm_spec(
     """The arm as a fresh process opens it.
 
     Args:
-        name: In the table, or the directory of another deployment.
+        name: In the table, a plan's key, or the directory of another deployment.
         directory: The deployment.
         plan: Of ours, and what the others should be like.
         batch: Images in a call.
@@ -134,7 +152,7 @@ def arm_spec(
         SpecError: There is no such arm.
     """
     found = find_arm(name)
-    entry = ARMS.get(found, _OTHER)
+    entry = ARMS.get(found) or (_OTHER if is_deployment(found) else _PLAN)
     options = {
         **entry.options,
         "directory": str(directory.absolute()),
@@ -146,6 +164,8 @@ def arm_spec(
     }
     if entry is _OTHER:
         options["deployment"] = str(Path(found).absolute())
+    if entry is _PLAN:
+        options["key"] = found
     return ArmSpec(
         name=found,
         entry=entry.entry,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from ...contest.arm import OpenedArm
 from ...deployment import Deployment
 from ...extras import import_for
 from ...runtime.choose import read_plan
 from ...steps import read_reference
-from .arm import OpenedArm
 from .session import on_cpu
 
 # By name: rooms beside each other do not import each other.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...contest.arm import OpenedArm
 from ...deployment import Deployment
 from ...extras import import_for
 from ...runtime.choose import read_plan
 from ...steps import read_reference
-from .arm import OpenedArm
 from .elsewhere import make_elsewhere
 from .session import caller, open_beside, place_text
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...contest.arm import Array, OpenedArm, SelfCheck
 from ...extras import import_for
 from ...machine.cores import usable_cores
 from ..result import YARDSTICK
-from .arm import Array, OpenedArm, SelfCheck
 
 VERSION = 1
 NAME = f"{YARDSTICK} {VERSION}"

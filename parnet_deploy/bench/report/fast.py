@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ...contest.order import LEAST_ROUNDS
 from ..result import OURS, YARDSTICK, BenchReport, Interval, Mode, ModeResult
-from ..statistics import LEAST_ROUNDS, samples_needed
+from ..statistics import samples_needed
 from .answer import Answer, Mood
 from .words import arm_title, is_resnet, listed, ms_text, number_text, ours_of_it, ratio_text
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
+from ...plan import AUTO, asked_backend
 from ...reading import entry, listing
 from ..result import BenchReport
 from .answer import NextStep
@@ -17,6 +18,7 @@ from .words import arm_title
 MOST = 2
 _WAITING = 0.15
 _NOTES = frozenset({"governor"})  # noise that another run does not mend
+_LIBRARIES = ("openvino", "mnn", "ncnn")  # arms that are backends too
 _USUAL = ("torch", "onnxruntime", "resnet34")
 
 
@@ -75,10 +77,14 @@ def _about_rivals(report: BenchReport, named: str) -> Iterator[NextStep]:
         and report["arms"][name]["network"] == "same"
     ]
     if ahead:
-        yield NextStep(
-            command=f"parnet-deploy build {named} --rebuild",
-            why=f"measure the placements again: {arm_title(ahead[0])} is faster",
-        )
+        auto = asked_backend(report["subject"]["plan"], report["subject"]["backend"]) == AUTO
+        if ahead[0] in _LIBRARIES and not auto:
+            command, what = f"parnet-deploy build {named} --backend auto", "the fastest library"
+        else:
+            backend = " --backend auto" if auto else ""
+            command = f"parnet-deploy build {named}{backend} --rebuild"
+            what = "measure the placements again"
+        yield NextStep(command=command, why=f"{what}: {arm_title(ahead[0])} is faster")
     if not rivals:
         yield NextStep(
             command=f"parnet-deploy bench {named} --vs {','.join(_USUAL)}",
@@ -89,6 +95,8 @@ def _about_rivals(report: BenchReport, named: str) -> Iterator[NextStep]:
 def _about_precision(
     report: BenchReport, evidence: Evidence, name: str, named: str
 ) -> Iterator[NextStep]:
+    if report["subject"]["precision"] == "bf16":  # nothing that calibrate makes
+        return
     if report["subject"]["precision"] != "fp32":
         if own_precision(evidence, report["subject"]) is None:
             yield NextStep(

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...plan import asked_backend
 from ...reading import entry, mapping
 from ..result import OURS, YARDSTICK, BenchReport
 from .evidence import Evidence
@@ -112,10 +113,11 @@ def commands(report: BenchReport, evidence: Evidence) -> list[str]:
     name = shlex.quote(subject["name"])
     source = shlex.quote(without_folders(str(path or "model.pt")))
     precision = "" if subject["precision"] == "fp32" else f" --precision {subject['precision']}"
+    backend = asked_backend(subject["plan"], subject["backend"])
     bench = f"parnet-deploy bench {name} --plan {shlex.quote(subject['plan'])}"
     bench += same_options(report)
     return [
         f"parnet-deploy fuse {source} --name {name}",
-        f"parnet-deploy build {name} --backend {shlex.quote(subject['backend'])}{precision}",
+        f"parnet-deploy build {name} --backend {shlex.quote(backend)}{precision}",
         bench,
     ]

@@ -83,11 +83,11 @@ def _proof_words(found: list[Proof], images: list[Proof], *, verified: bool) -> 
 
 
 def _others(report: BenchReport) -> list[str]:
-    """What is known of the outputs of the other arms."""
+    """What is known of the outputs of the other arms in float32."""
     same = [
         arm_title(name)
         for name, arm in report["arms"].items()
-        if name != OURS and arm["network"] == "same"
+        if name != OURS and arm["network"] == "same" and arm["precision"] == "fp32"
     ]
     return [f"{_start(listed(same))} gave the same answer."] if same else []
 

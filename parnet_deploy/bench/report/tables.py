@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ...contest.order import LEAST_ROUNDS
 from ..result import OURS, QUANTILE_NAMES, YARDSTICK, ArmResult, BenchReport, Curve, ModeResult
-from ..statistics import LEAST_ROUNDS, samples_needed
+from ..statistics import samples_needed
 from .fast import tells_apart
 from .why import distortion, split_shares, stage_share
 from .words import (

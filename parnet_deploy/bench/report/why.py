@@ -18,6 +18,7 @@ _PLACES = {
     "fusion": "is in the fusion blocks",
     "head": "is in the head",
     "copy out": "goes into copying the answer out",
+    "engine": "is in engines that nothing looks into",
     "other": "is outside of the network: Python, and what could not be assigned",
 }
 

@@ -15,6 +15,8 @@ _TITLES = {
     "torch-compile": "compiled PyTorch",
     "onnxruntime": "unfused ONNX Runtime",
     "openvino": "OpenVINO",
+    "mnn": "MNN",
+    "ncnn": "ncnn",
     YARDSTICK: "the yardstick",
 }
 _RESNET = re.compile(r"resnet-?(\d+)$")

@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 
 from ...errors import MissingExtraError, ParnetDeployError
 from ...extras import import_for
+from ...runtime.backend import device_family
 from ..result import Roofline, Split, Subject
-from .split import CPU, measure_split
+from .split import measure_split
 
 _CAUGHT = (ParnetDeployError, OSError, ValueError, RuntimeError)
 _PEAK_OF = "the peak that is measured is that of float32 on the CPU"
+_UNSEEN = (
+    "no part of the network was seen by itself: only ONNX Runtime's profiler looks into engines"
+)
 
 
 def explain(
@@ -38,7 +42,7 @@ def explain(
         split = measure_split(directory, subject["plan"], image, threads=threads, on_stage=on_stage)
     except _CAUGHT as error:  # the figures of the contest stand without it
         return None, None, {"split": str(error), "roofline": "there is no split"}
-    if subject["backend"] != CPU or subject["precision"] != "fp32":
+    if device_family(subject["backend"]) != "cpu" or subject["precision"] != "fp32":
         return split, None, {"roofline": f"the plan is another, and {_PEAK_OF}"}
     on_stage("what the machine can do at most")
     try:
@@ -46,7 +50,7 @@ def explain(
     except MissingExtraError as error:
         return split, None, {"roofline": str(error)}
     if not split["parts"]:
-        return split, None, {"roofline": "no part of the network was seen by itself"}
+        return split, None, {"roofline": _UNSEEN}
     try:
         roofline: Roofline = module.measure_roofline(subject, split, threads=threads)
     except _CAUGHT as error:

@@ -28,7 +28,7 @@ from .preparation import preprocess_row
 if TYPE_CHECKING:
     from .profile import Profile
 
-CPU = "onnxruntime"
+CPU = "onnxruntime"  # whose profiler looks into engines
 WARM_UP, CALLS = 2, 15
 GRAPHS = {"fp32": "onnx", "fp16": "onnx-fp16", "int8": "onnx-int8-cpu"}  # of plans for the CPU
 STAGES = {"stem": "stems", "stream": "streams", "fusion": "fusion", "head": "head"}
@@ -102,7 +102,7 @@ def measure_split(
 def split_rows(measured: Measured, plan: Plan) -> list[SplitRow]:
     """The stages of a call; together with "other" they are ``whole_ms``."""
     times = dict.fromkeys(_ORDER, 0.0)
-    unknown = 0.0
+    unknown = closed = 0.0  # of no part; in engines that nothing looks into
     segments = {segment.name: segment for segment in plan.placement.segments}
     if measured.call is None:
         for parts in measured.engines.values():
@@ -118,11 +118,18 @@ def split_rows(measured: Measured, plan: Plan) -> list[SplitRow]:
                 times[_COPIES.get(span.name, "wait")] += spent_ms
                 continue
             shares = shares_of(segments[span.name], measured.engines.get(span.name, {}))
+            if not shares:
+                closed += spent_ms
+                continue
             unknown += spent_ms * (1 - sum(shares.values()))
             for part, share in shares.items():
                 times[stage_of(part)] += spent_ms * share
     rows = [_row(stage, times[stage], _how(stage, times[stage], measured)) for stage in _ORDER]
-    rest = measured.whole_ms - sum(times.values())
+    if closed:
+        rows.append(
+            _row("engine", closed, "engines of several stages; no profiler looks into them")
+        )
+    rest = measured.whole_ms - sum(times.values()) - closed
     named = f", {unknown:.3g} ms of it in engines, where no part has it" if unknown > 1e-6 else ""
     return [*rows, _row("other", rest, f"between kernels and engines{named}")]
 

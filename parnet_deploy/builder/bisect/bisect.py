@@ -13,6 +13,7 @@ from ...compare import Parity, compare
 from ...deployment import Deployment
 from ...errors import CheckFailedError
 from ...placement import Segment
+from ...plan import Plan
 from ...runtime.choose import PlanFiles, read_plan
 from ...runtime.session import Runtime
 from ...spec import ModelSpec
@@ -22,6 +23,7 @@ from ..precisions import Source, source_of
 from ..verify import Arrays, part_values, run_graph, verify_engines, verify_whole
 from .answers import TENSORRT, Answers, answers_of
 from .graphs import Graph, differences
+from .parts import JOINED, PARTS_ALONE, first_wrong_part, shows_tensors
 
 ALL_SHOWN = "the engine with every tensor as an output"
 GONE = "none: run again from its graph, the engine is right, so the fault is in how it was loaded"
@@ -44,8 +46,8 @@ class Bisection:
 
     ``engines`` are the comparisons of each engine alone, ``whole`` those of the plan. ``engine``
     None with ``found``: every engine is right, and the whole is not. ``layer`` None: it is in no
-    layer (see ``method``). ``differs`` says how the node differs from the graph
-    that it was made from, if it does; if it does not, the kernel computes something else.
+    layer, or its backend shows none (see ``method``). ``differs`` says how the node differs from
+    the graph that it was made from, if it does; if it does not, the kernel computes something else.
     """
 
     plan: str
@@ -120,6 +122,9 @@ def bisect_plan(
         return Bisection(
             **about, found=not all(whole), whole=whole, error=worst.error, limit=worst.tolerance
         )
+    if not shows_tensors(files.plan.homes[wrong.name]):
+        on_stage(f"{key}: part by part in engine {wrong.name}")
+        return _by_parts(about, deployment, files.plan, wrong, source, values)
     on_stage(f"{key}: layer by layer in engine {wrong.name}")
     search = _Search(deployment, files, wrong, source, values)
     return search.run(about)
@@ -131,6 +136,29 @@ def _first_wrong(segments: Sequence[Segment], checks: Sequence[Parity]) -> Segme
         if any(what.startswith(f"engine {segment.name},") for what in bad):
             return segment
     return None
+
+
+def _by_parts(
+    about: dict[str, Any],
+    deployment: Deployment,
+    plan: Plan,
+    segment: Segment,
+    source: Source,
+    values: Arrays,
+) -> Bisection:
+    """In an engine that shows no tensors inside."""
+    found = first_wrong_part(deployment, plan, segment, source, values)
+    part, parity = found or (None, None)
+    return Bisection(
+        **about,
+        found=True,
+        whole=[],
+        engine=segment.name,
+        part=part,
+        error=None if parity is None else parity.error,
+        limit=source.tolerance,
+        method=JOINED if found is None else PARTS_ALONE,
+    )
 
 
 class _Search:

@@ -28,8 +28,8 @@ from ...errors import (
 from ...runtime.tensorrt.log import LOGGER, lacks_memory, quote
 from ...storage.files import hash_file
 from ...storage.scratch import scratch_folder
+from ..child import Ended, run_child
 from .cache_key import EngineKey
-from .child import Ended, run_child
 from .engine_cache import CachedEngine, EngineCache, place_file
 from .graph_facts import GraphFacts, read_graph
 from .job import Job, TensorRtOptions

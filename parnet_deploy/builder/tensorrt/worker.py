@@ -8,10 +8,8 @@ libraries print goes to standard error.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
-import os
 import signal
 import sys
 import threading
@@ -23,11 +21,10 @@ from ...extras import import_for
 from ...machine.gpus import gpu_facts
 from ...runtime.tensorrt.compat import load_tensorrt
 from ...runtime.tensorrt.log import LOGGER
+from ..in_child import end_with_parent, private_stdout
 from .config import missing_libraries, weakly_typed
 from .engine_cache import write_file
 from .job import Job
-
-_PR_SET_PDEATHSIG = 1
 
 
 class Reporter(logging.Handler):
@@ -66,8 +63,8 @@ class Reporter(logging.Handler):
 
 def main() -> int:
     """Serve one job; returns the exit status."""
-    _end_with_parent()
-    reporter = Reporter(_private_stdout())
+    end_with_parent()
+    reporter = Reporter(private_stdout())
     signal.signal(signal.SIGTERM, reporter.cancel)
     LOGGER.addHandler(reporter)
     LOGGER.propagate = False
@@ -105,22 +102,6 @@ def _serve(ordinal: int, reporter: Reporter) -> None:
         record = build_plan(trt, job, reporter.step)
     write_file(job.result, json.dumps(record).encode())
     reporter.send("done")
-
-
-def _private_stdout() -> TextIO:
-    """Standard output for events alone: what libraries print there goes to standard error."""
-    sys.stdout.flush()
-    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return stream
-
-
-def _end_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies, so that no build is left alone."""
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != parent:  # it died before the kernel knew
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

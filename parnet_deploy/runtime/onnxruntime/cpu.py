@@ -15,15 +15,14 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ...errors import DeviceUnavailableError
-from ...machine.cores import share_cores, usable_cores
+from ...machine.cores import usable_cores
 from ...placement import Segment
 from ...plan import Plan
 from ...spec import ModelSpec
-from ..backend import LoadedPlan
 from ..device import Tensor
 from ..engine_file import EngineFile
-from ..host import HostDevice, HostStream
+from ..host import HostStream
+from ..host_backend import HostBackend
 from .sessions import (
     CAUGHT,
     OrtBinding,
@@ -106,33 +105,19 @@ class OrtEngine:
         self._session = None
 
 
-class OnnxRuntimeBackend:
-    """See ``backend.Backend``."""
+class OnnxRuntimeBackend(HostBackend):
+    """See ``host_backend.HostBackend``."""
 
     name = "onnxruntime"
 
-    def load(
-        self,
-        spec: ModelSpec,
-        plan: Plan,
-        files: Mapping[str, EngineFile],
-        threads: int | None = None,
-        *,
-        trace: bool = False,
-    ) -> LoadedPlan:
-        """See ``backend.Backend``."""
-        if plan.placement.devices != (0,):
-            raise DeviceUnavailableError(
-                f"placement {plan.placement.name}: got devices {plan.placement.devices}, "
-                "expected 0, for the CPU is one device. Run: parnet-deploy build --backend "
-                "onnxruntime without --gpus."
-            )
-        cores = threads or plan.threads or usable_cores()
-        shares = share_cores(plan.placement, cores)
-        engines = {}
-        for segment in plan.placement.segments:
-            session = open_session(files[segment.name], threads=shares[segment.name])
-            check_session(session, segment, spec, plan)
-            engines[segment.name] = OrtEngine(segment, session)
-        facts = {"onnxruntime": ort.__version__, "cores": cores, "threads": shares}
-        return LoadedPlan(devices={0: HostDevice(trace=trace)}, engines=engines, facts=facts)
+    def open_engine(
+        self, file: EngineFile, segment: Segment, spec: ModelSpec, plan: Plan, threads: int
+    ) -> OrtEngine:
+        """See ``host_backend.HostBackend``."""
+        session = open_session(file, threads=threads)
+        check_session(session, segment, spec, plan)
+        return OrtEngine(segment, session)
+
+    def facts(self, plan: Plan) -> Mapping[str, Any]:
+        """See ``host_backend.HostBackend``."""
+        return {"onnxruntime": ort.__version__}

@@ -11,17 +11,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parnet_deploy.bench.arms import resnet_arm, session
-from parnet_deploy.bench.arms.arm import ArmSpec
+from parnet_deploy.bench.arms import plans, resnet_arm, session
 from parnet_deploy.bench.arms.table import arm_spec
-from parnet_deploy.bench.contest.contest import Contest
 from parnet_deploy.bench.result import OURS
 from parnet_deploy.builder.build import BuildOptions, build_to_deployment
 from parnet_deploy.compare import ENGINE_TOLERANCE
+from parnet_deploy.contest.arm import ArmSpec
+from parnet_deploy.contest.contest import Contest
 from parnet_deploy.deployment import Deployment
-from parnet_deploy.errors import BackendError, CheckFailedError, DeviceUnavailableError
+from parnet_deploy.errors import (
+    BackendError,
+    CheckFailedError,
+    DeploymentError,
+    DeviceUnavailableError,
+)
 from parnet_deploy.export.export_step import export_to_deployment
 from parnet_deploy.export.fuse_step import fuse_to_deployment
+from parnet_deploy.machine.cores import usable_cores
 from parnet_deploy.runtime.choose import read_plan
 from parnet_deploy.steps import read_reference
 
@@ -125,3 +131,37 @@ def test_on_cuda_the_session_has_a_stream_of_its_own(built, monkeypatch) -> None
     assert asked["device_id"] == "0"
     assert asked["use_tf32"] == "0"
     assert not [name for name in asked if "user_compute_stream" in name]
+
+
+def test_other_plans_of_the_deployment_are_arms(built, tmp_path) -> None:
+    directory = Path(shutil.copytree(built, tmp_path / "digits"))
+    key = build_to_deployment(directory, BuildOptions(placement="streams")).report["plan"]
+    gone = "openvino-fp32-gone"
+    with contest(directory, *(spec(name, directory) for name in (key, gone, PLAN, "mnn"))) as arms:
+        arms.check()
+    arm = arms.entrants[key]
+    assert f"plan {key}, placement streams" in arm.note
+    assert arm.facts["facts"]["cores"] == usable_cores(), "its own threads, not the measured plan's"
+    assert arm.check["what"] == "the reference"
+    assert set(arms.left_out) == {gone, PLAN, "mnn"}
+    assert f"expected plan {gone}" in arms.left_out[gone]
+    assert "is the plan that is measured" in arms.left_out[PLAN]
+    assert arms.left_out["mnn"] == (
+        "no plan of the deployment runs on mnn. Run: parnet-deploy build digits --backend mnn"
+    )
+
+
+def test_the_newest_plan_of_a_backend(built, tmp_path) -> None:
+    directory = Path(shutil.copytree(built, tmp_path / "digits"))
+    keys = [
+        build_to_deployment(
+            directory, BuildOptions(backend="fake", placement=placement, gpus=(0,))
+        ).report["plan"]
+        for placement in ("streams", "one")
+    ]
+    asked = {"directory": str(directory), "backend": "fake", "batch": 1, "threads": 1}
+    arm = plans.open_newest(plan=PLAN, **asked)
+    assert arm.facts["plan"] == keys[1]
+    arm.close()
+    with pytest.raises(DeploymentError, match="is the plan that is measured"):
+        plans.open_newest(plan=keys[1], **asked)

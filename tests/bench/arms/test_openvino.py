@@ -21,6 +21,7 @@ from tests.networks import SPEC
 from tests.toy_deployments import export_toy
 
 MODULE = "parnet_deploy.bench.arms.openvino"
+LIBRARY = "parnet_deploy.runtime.openvino.library"
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +67,11 @@ def stand_in(monkeypatch):
     module = ModuleType("openvino")
     module.__version__, module.Core = "2026.1.0-1-x", lambda: core
     monkeypatch.setitem(sys.modules, "openvino", module)
-    monkeypatch.delitem(sys.modules, MODULE, raising=False)
+    for name in (MODULE, LIBRARY):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     yield said
-    sys.modules.pop(MODULE, None)
+    for name in (MODULE, LIBRARY):
+        sys.modules.pop(name, None)
 
 
 def test_what_is_asked_of_it(toy, stand_in) -> None:
@@ -91,7 +94,7 @@ def test_another_precision_is_refused(toy, stand_in) -> None:
 
 
 def test_for_real(toy) -> None:
-    pytest.importorskip("openvino")
+    pytest.importorskip(LIBRARY, reason="needs openvino")
     reference = read_reference(Deployment.open(toy[0]))
     logits = import_module(MODULE).open_openvino(**options_for(toy)).run(reference.image)
     assert np.abs(logits - reference.logits).max() < 1e-4 * np.abs(reference.logits).max()

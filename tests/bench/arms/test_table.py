@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from parnet_deploy.bench.arms.arm import ArmSpec
 from parnet_deploy.bench.arms.table import ARMS, arm_spec, find_arm
 from parnet_deploy.bench.result import OURS
+from parnet_deploy.contest.arm import ArmSpec
 from parnet_deploy.errors import SpecError
 
 
@@ -52,6 +52,29 @@ def test_another_deployment_is_an_arm_by_its_path(tmp_path, monkeypatch) -> None
     assert (made.name, made.network) == ("engines/other", "other")
     assert made.options["deployment"] == str(other)
     assert made.options["directory"] == str(tmp_path / "ours")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "onnxruntime-fp32-auto",
+        "onnxruntime-cuda-fp16-one-gpus0+1",
+        "auto-int8-auto",
+        "openvino-bf16-one-2threads",
+        "auto-auto-streams",
+    ],
+)
+def test_a_plan_s_key_is_an_arm(tmp_path, key) -> None:
+    made = spec(key, tmp_path)
+    assert (made.name, made.network, made.extra) == (key, "same", None)
+    assert (made.options["key"], made.options["plan"]) == (key, "p")
+    assert "deployment" not in made.options
+
+
+def test_backends_whose_plans_are_arms(tmp_path) -> None:
+    for name in ("mnn", "ncnn"):
+        made = spec(name, tmp_path)
+        assert (made.options["backend"], made.extra, made.network) == (name, name, "same")
 
 
 @pytest.mark.parametrize(("name", "near"), [("resnet43", "resnet34"), ("openvin", "openvino")])

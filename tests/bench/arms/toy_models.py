@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from parnet_deploy.bench.arms.arm import OpenedArm
+from parnet_deploy.contest.arm import OpenedArm
 from parnet_deploy.deployment import Deployment
 from parnet_deploy.errors import CheckpointError, EngineBuildError
 from parnet_deploy.export.baselines import torch_arm

@@ -13,7 +13,7 @@ CSS = files("parnet_deploy.bench.report").joinpath("report.css").read_text(encod
 SCHEMES = read_schemes(CSS)
 STAGES = (
     *("preprocess", "copy-in", "stems", "streams", "wait"),
-    *("fusion", "head", "copy-out", "other"),
+    *("fusion", "head", "copy-out", "engine", "other"),
 )
 TEXT, DRAWING, APART = 4.5, 3.0, 10.0
 

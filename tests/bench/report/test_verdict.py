@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from parnet_deploy.bench.report.fast import standing
+from parnet_deploy.bench.report.provenance import commands
 from parnet_deploy.bench.report.tables import cost_rows, latency_rows, split_rows
 from parnet_deploy.bench.report.verdict import conclude, verdict
+from parnet_deploy.bench.report.words import arm_title
 from parnet_deploy.bench.result import OURS, Interval
-from parnet_deploy.bench.statistics import LEAST_ROUNDS
+from parnet_deploy.contest.order import LEAST_ROUNDS
 from tests.bench.report.samples import (
     PLAN,
     check,
@@ -134,12 +136,61 @@ def test_slower_than_resnet_is_said_plainly() -> None:
 
 
 def test_a_faster_arm_of_the_same_network_comes_first_and_gives_the_next_step() -> None:
-    report = make_report(rivals={"torch": 145.0, "openvino": 40.0}, left_out={})
+    report = make_report(rivals={"torch": 145.0, "onnxruntime": 40.0}, left_out={})
     found = conclude(report, make_evidence())
-    assert "Slower than OpenVINO: 1.35 (" in found.fast.text
+    assert "Slower than unfused ONNX Runtime: 1.35 (" in found.fast.text
     assert "eager PyTorch" in found.fast.more[0]
     assert found.steps[0].command == "parnet-deploy build parnet-s --rebuild"
-    assert "OpenVINO is faster" in found.steps[0].why
+    assert "unfused ONNX Runtime is faster" in found.steps[0].why
+
+
+@pytest.mark.parametrize(
+    ("rival", "plan", "command"),
+    [
+        ("openvino", "onnxruntime-fp32-auto", "--backend auto"),
+        ("mnn", "openvino-fp32-one", "--backend auto"),
+        ("ncnn", "auto-fp32-auto", "--backend auto --rebuild"),
+        ("mnn-fp32-one", "onnxruntime-fp32-auto", "--rebuild"),
+        ("torch", "auto-fp32-auto", "--backend auto --rebuild"),
+    ],
+)
+def test_another_library_that_is_faster_is_there_for_the_taking(rival, plan, command) -> None:
+    report = make_report(rivals={rival: 40.0}, left_out={}, subject={"plan": plan})
+    steps = conclude(report, make_evidence()).steps
+    (step,) = (step for step in steps if f"{arm_title(rival)} is faster" in step.why)
+    assert step.command == f"parnet-deploy build parnet-s {command}"
+
+
+def test_an_arm_in_lower_precision_is_not_said_to_give_the_same_answer() -> None:
+    report = make_report(rivals={"torch": 145.0, "openvino-bf16-one": 59.0})
+    report["arms"]["openvino-bf16-one"]["precision"] = "bf16"
+    assert "Eager PyTorch gave the same answer." in conclude(report, make_evidence()).right.more
+
+
+@pytest.mark.parametrize(
+    ("plan", "backend", "asked"),
+    [
+        ("auto-fp32-auto", "mixed", "auto"),
+        ("auto-fp32-auto", "mnn", "auto"),
+        ("mnn-fp32-one", "mnn", "mnn"),
+    ],
+)
+def test_the_command_that_builds_it_again_asks_for_what_was_asked(plan, backend, asked) -> None:
+    report = make_report(subject={"plan": plan, "backend": backend})
+    assert f"parnet-deploy build parnet-s --backend {asked}" in commands(report, make_evidence())
+
+
+def test_bfloat16_is_not_sent_to_calibrate() -> None:
+    report = make_report(subject={"precision": "bf16", "backend": "openvino"})
+    steps = conclude(report, make_evidence()).steps
+    assert not any("calibrate" in step.command for step in steps)
+
+
+def test_engines_that_nothing_looks_into_are_no_overhead() -> None:
+    found = split()
+    found["rows"].insert(-1, {"stage": "engine", "ms": 400.0, "how": "closed"})
+    text = conclude(make_report(split=found, roofline=None)).why.text
+    assert text.startswith("88 % of the time is in engines that nothing looks into.")
 
 
 def test_the_nearest_rival_leads_where_no_resnet_is() -> None:

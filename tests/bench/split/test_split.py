@@ -122,12 +122,23 @@ def test_a_float16_engine_has_no_time_that_is_of_no_part(lowered: Path) -> None:
 
 
 def test_engines_without_a_profiler_are_not_guessed_at(built: Path) -> None:
-    key = next(key for name, key in plans(built).items() if name.startswith("fake"))
+    key = plans(built)["fake, streams"]
     found = measure_split(built, key, image_of(built))
     assert found["parts"] == []
     assert "no profiler" in found["source"]
     stages = {row["stage"]: row["ms"] for row in found["rows"]}
     assert min(stages["copy in"], stages["copy out"], stages["wait"]) > 0, "copies and launches"
+    assert sum(row["ms"] for row in found["rows"][1:]) == pytest.approx(found["whole_ms"])
+
+
+def test_an_engine_that_nothing_looks_into_is_a_stage_of_its_own(built: Path) -> None:
+    options = BuildOptions(placement="one", backend="fake", gpus=(0,))
+    key = build_to_deployment(built, options).report["plan"]
+    found = measure_split(built, key, image_of(built))
+    stages = {row["stage"]: row["ms"] for row in found["rows"]}
+    assert list(stages) == ["preprocess", *STAGES[:-1], "engine", "other"]
+    assert stages["engine"] > 0
+    assert stages["stems"] == stages["streams"] == stages["head"] == 0
     assert sum(row["ms"] for row in found["rows"][1:]) == pytest.approx(found["whole_ms"])
 
 
@@ -164,6 +175,19 @@ def test_the_roofline_bounds_what_it_is_said_to_bound(built: Path) -> None:
     again = measure_roofline(report["subject"], split, threads=1)
     add_shares(split, {**again, "bandwidth_gbs": 1e9, "peak_gflops": 1e3}, batch=1)
     assert split["parts"][0]["share_of_peak"] == split["parts"][0]["gflops"] / 1e3
+
+
+def test_another_library_has_no_roofline_and_the_reason(monkeypatch, built: Path) -> None:
+    monkeypatch.setattr(
+        explain_module, "measure_split", lambda *names, **more: {"parts": [], "plain_ms": 1.0}
+    )
+    subject = {"plan": "auto-fp32-auto", "backend": "mixed", "precision": "fp32"}
+    _, roofline, why = explain_module.explain(built, subject, image_of(built), threads=1)
+    assert roofline is None
+    assert "only ONNX Runtime's profiler looks into engines" in why["roofline"]
+    subject = {**subject, "backend": "fake"}
+    _, _, why = explain_module.explain(built, subject, image_of(built), threads=1)
+    assert "the peak that is measured is that of float32 on the CPU" in why["roofline"]
 
 
 def test_a_missing_package_is_a_reason_and_not_the_end(monkeypatch, built: Path) -> None:

@@ -172,6 +172,14 @@ class TestDocuments:
         assert config_of(model)["input"][0]["dims"] == [3, -1, SIDE]
         model.close()
 
+    @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "mnn", "ncnn", "mixed"])
+    def test_every_backend_of_the_cpu_is_on_the_cpu(self, model, backend):
+        more = {"slots": 1, "max_queue": 1, "max_delay_s": 0, "deadline_s": 1, "facts": {}}
+        found = model_config(model.signature, backend=backend, devices=(0,), **more)
+        assert found["platform"] == f"parnet_deploy_{backend}"
+        group = found["instance_group"][0]
+        assert (group["kind"], group["gpus"]) == ("KIND_CPU", [])
+
     def test_they_are_messages_of_the_protocol(self, model):
         """Every key and value is one that the gRPC messages have."""
         from google.protobuf.json_format import MessageToDict, ParseDict

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from parnet_deploy.bench.arms.arm import Array, OpenedArm, SelfCheck
+from parnet_deploy.contest.arm import Array, OpenedArm, SelfCheck
 from parnet_deploy.errors import CheckFailedError, EngineLoadError, MissingExtraError
 
 HERE = __name__

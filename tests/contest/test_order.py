@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parnet_deploy.bench.contest.order import MAX_BURST, Turn, orders, paced_turn, saturated_turn
+from parnet_deploy.contest.order import MAX_BURST, Turn, orders, paced_turn, saturated_turn
 
 
 @given(names=st.sets(st.text(), min_size=1, max_size=6).map(sorted), rounds=st.integers(0, 20))

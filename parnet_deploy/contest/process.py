@@ -14,16 +14,16 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import IO, Any
 
-from ...errors import BackendError, MissingExtraError, ParnetDeployError
-from ...machine.ending import ending
-from ..arms.arm import ArmSpec
+from ..errors import BackendError, MissingExtraError, ParnetDeployError
+from ..machine.ending import ending
+from .arm import ArmSpec
 
 GRACE_S = 5.0  # for a child that was told to close
 _TAIL_BYTES = 4000
 _BOOT = (
     "import sys; from multiprocessing.connection import Connection; "
     "parent = Connection(int(sys.argv[1])); sys.path[:] = parent.recv(); "
-    "from parnet_deploy.bench.contest.worker import main; main(parent)"
+    "from parnet_deploy.contest.worker import main; main(parent)"
 )
 """Isolated from the current directory and PYTHONPATH, then given the very paths of the parent."""
 

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Network = Literal["same", "other"]
 
+OURS = "parnet-deploy"
+"""The name of the arm that is the deployment itself."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ArmSpec:

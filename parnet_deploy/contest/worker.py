@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..arms.arm import Array, OpenedArm
+    from .arm import Array, OpenedArm
 
 
 def main(parent: Connection) -> None:
@@ -136,7 +136,7 @@ class _Worker:
 
 def _describe(error: Exception) -> tuple[str, str]:
     """The name of the error's class if it is one of ours or a missing package, and what it says."""
-    from ...errors import ParnetDeployError
+    from ..errors import ParnetDeployError
 
     if isinstance(error, ParnetDeployError):
         return type(error).__name__, str(error)

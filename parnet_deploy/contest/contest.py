@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from ...errors import CheckFailedError, ExecutionError, SpecError
-from ..arms.arm import ArmSpec, Array
-from ..result import OURS, Mode
-from ..statistics import LEAST_ROUNDS
+from ..errors import CheckFailedError, ExecutionError, SpecError
+from .arm import OURS, ArmSpec, Array
 from .entrant import Entrant, Question, check_answer
-from .order import Turn, orders, paced_turn, saturated_turn
+from .order import LEAST_ROUNDS, Mode, Turn, orders, paced_turn, saturated_turn
 from .process import ArmError, ArmProcess
 
 WARM_UP = 3
@@ -56,6 +54,8 @@ class Contest:
         left_out: The arms that are not, and why.
         calls: Timed calls of each turn in the last rounds: samples i * calls to (i + 1) * calls
             are of round i.
+        asked: The arm that was asked last, which is the one that an error of ``check`` or
+            ``rounds`` is about.
         late: How often a call was due while the one before still ran, in the last rounds. Such a
             call is left out, as of a camera whose picture nobody takes.
     """
@@ -83,6 +83,7 @@ class Contest:
         self.entrants: dict[str, Entrant] = {}
         self.left_out: dict[str, str] = {}
         self.late: dict[str, int] = {}
+        self.asked: str | None = None
         self.calls = 1
 
     def __enter__(self) -> Contest:
@@ -119,6 +120,7 @@ class Contest:
         """
         for name, entrant in list(self.entrants.items()):
             self._on_stage(f"checking the output of {name}")
+            self.asked = name
             question, process = self._questions.get(name, self._question), self._processes[name]
             limits = self._limits
             try:
@@ -177,6 +179,7 @@ class Contest:
         limit_s = (turn.lead + turn.calls) * (self._limits.call_s + (turn.period_s or 0))
         for done, order in enumerate(orders(list(samples), rounds), 1):
             for name in order:
+                self.asked = name
                 try:
                     spent_ns, missed = self._processes[name].ask(
                         "turn", turn.lead, turn.calls, turn.period_s, limit_s=limit_s

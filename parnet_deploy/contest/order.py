@@ -6,11 +6,18 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 SHORT_MS = 1.0  # calls that are shorter come in bursts
 BURST_MS = 5.0  # what a burst of the fastest arm should take
 MAX_BURST = 16
 PACED_CALLS = 5
+LEAST_ROUNDS = 5
+"""Rounds before two arms are held against each other. A round is one draw of the bootstrap where
+its calls resemble each other: equal arms were told apart in 94 of 100 runs of one round, in 50 of
+two, in 15 of five of them."""
+
+Mode = Literal["saturated", "paced"]
 
 
 @dataclass(frozen=True, kw_only=True)

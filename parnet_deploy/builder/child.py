@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import parnet_deploy
 
-from ...machine.ending import signal_name
+from ..machine.ending import signal_name
 
 GRACE_S = 2.0  # for a child that was asked to end, before it is killed
 IDLE_S = 5.0

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
-from ...compare import ENGINE_TOLERANCE, compare
-from ...errors import CheckFailedError
-from ..arms.arm import ArmSpec, Array
-from ..result import Check
+from ..compare import ENGINE_TOLERANCE, compare
+from ..errors import CheckFailedError
+from .arm import ArmSpec, Array
+
+
+class Check(TypedDict):
+    """How the output was found right before anything was timed."""
+
+    what: str
+    error: float
+    limit: float
+    passed: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parnet_deploy.bench.arms.arm import ArmSpec
-from parnet_deploy.bench.contest import contest as module
-from parnet_deploy.bench.contest.contest import Contest, Limits
-from parnet_deploy.bench.contest.entrant import Question
-from parnet_deploy.bench.contest.order import PACED_CALLS
 from parnet_deploy.bench.result import OURS
+from parnet_deploy.contest import contest as module
+from parnet_deploy.contest.arm import ArmSpec
+from parnet_deploy.contest.contest import Contest, Limits
+from parnet_deploy.contest.entrant import Question
+from parnet_deploy.contest.order import PACED_CALLS
 from parnet_deploy.errors import (
     BackendError,
     CheckFailedError,
@@ -32,7 +32,7 @@ from parnet_deploy.errors import (
     MissingExtraError,
     SpecError,
 )
-from tests.bench.contest import toy_arms
+from tests.contest import toy_arms
 
 ROOT = Path(__file__).parents[3]
 IMAGE = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
@@ -299,8 +299,8 @@ def test_what_an_arm_has_started_ends_with_it() -> None:
 PROGRAM = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started us may ignore it
-from tests.bench.contest.test_contest import arm, contest
-from parnet_deploy.bench.contest.contest import Limits
+from tests.contest.test_contest import arm, contest
+from parnet_deploy.contest.contest import Limits
 hangs = arm("hangs", "open_dying", how="hangs", after=0)
 with contest(arm("compiler", "open_with_grandchild"), hangs) as running:
     facts = [entrant.facts for entrant in running.entrants.values()]

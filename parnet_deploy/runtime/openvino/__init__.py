@@ -1,0 +1,1 @@
+"""The ``openvino`` backend: segments on OpenVINO's plugin for the CPU."""
